@@ -1,0 +1,128 @@
+//! Every maximum and every interval, each with its unit and its reason, in one place (P9).
+//!
+//! What happens at a limit is typed: a refusal ([`crate::error::ErrorCode`]), a closed connection, or, for what this
+//! process itself makes, an assertion. Relations between limits are checked when this file is compiled.
+
+use std::time::Duration;
+
+/// Characters of a post: a screenful; people write less.
+pub const POST_CHARS_MAX: usize = 1_000;
+/// Hosts of a topology: a heartbeat names one host in turn, so more would spread too slowly.
+pub const HOSTS_MAX: usize = 16;
+/// Processes of a host: each watches every other, so the cost grows with the square.
+pub const HOST_PROCESSES_MAX: usize = 16;
+/// Bytes of one frame on a stream, its length prefix left out. Above: the connection is closed.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one heartbeat: fits the smallest QUIC datagram that every path carries.
+pub const HEARTBEAT_BYTES_MAX: usize = 1_000;
+/// Bytes of entries in one replication batch: large enough that a sync is shared, small enough to stay a blink.
+pub const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Batches sent to one host and not yet acknowledged.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
+/// Batches that wait at a receiver for what they depend on, for each sender.
+pub const BATCHES_WAITING_MAX: usize = 16;
+/// Bytes of one encoded entry: a post of 1,000 four-byte characters and its ids.
+pub const ENTRY_BYTES_MAX: usize = 8 << 10;
+/// Requests that a client may have waiting on one connection. Above: `Busy`.
+pub const CLIENT_REQUESTS_MAX: usize = 1_024;
+/// Live feeds on one connection. Above: `Busy`.
+pub const CLIENT_FEEDS_MAX: usize = 16;
+/// Client connections of one process. Above: refused before the handshake.
+pub const CLIENTS_MAX: usize = 8_192;
+/// Writes that wait for the store or for copies, in one process. Above: `Busy`.
+pub const WRITES_WAITING_MAX: usize = 65_536;
+/// Requests that wait for the host to hold their token.
+pub const TOKEN_WAITS_MAX: usize = 16_384;
+/// Inputs that wait for the driver; the sender of one more waits.
+pub const INPUTS_WAITING_MAX: usize = 4_096;
+/// Frames that wait to be written to one peer. Above: dropped, and the link starts anew.
+pub const PEER_FRAMES_WAITING_MAX: usize = 1_024;
+/// Responses that wait to be written to one client. Above: the connection is closed.
+pub const CLIENT_FRAMES_WAITING_MAX: usize = 4_096;
+/// Posts of one `timeline` call.
+pub const TIMELINE_POSTS_MAX: u32 = 100_000;
+/// Posts of one answer: the client asks again for more, so that no frame nears its limit.
+pub const ANSWER_POSTS_MAX: u32 = 500;
+/// Bytes of posts in one answer or feed item.
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Names in one answer of LIST; the client asks again for more.
+pub const ANSWER_NAMES_MAX: u32 = 10_000;
+/// Posts that CHAT and `timeline` show unless told.
+pub const TIMELINE_POSTS: u32 = 20;
+/// Entries that one read for feeds walks through.
+pub const FEED_ENTRIES_MAX: usize = 1_024;
+/// Bidirectional streams of a connection (4,096 cost 370 kB each connection, 100 cost 38 kB).
+pub const STREAMS_MAX: u32 = 100;
+/// Handshakes under way before clients are asked to prove their address (QUIC Retry).
+pub const HANDSHAKES_MAX: usize = 64;
+/// UDP socket buffers, bytes.
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Writes folded into one transaction: bounds how long the writer thread holds its lock.
+pub const COMMIT_WRITES_MAX: usize = 4_096;
+/// The size of the LMDB map, bytes: address space, not disk.
+pub const STORE_BYTES_MAX: usize = 1 << 38;
+/// Rows of one snapshot chunk are bounded by these bytes: one short read transaction.
+pub const SNAPSHOT_BYTES_MAX: usize = 512 << 10;
+
+/// Relays of different hosts: half of what finds a dead host in under 200 ms.
+pub const HEARTBEAT_RELAYS: Duration = Duration::from_millis(25);
+/// Masters of different hosts.
+pub const HEARTBEAT_MASTERS: Duration = Duration::from_millis(50);
+/// Inside a host, where the kernel tells of deaths (all at 25 ms would cost 10 % of a core when idle).
+pub const HEARTBEAT_SIBLINGS: Duration = Duration::from_millis(250);
+/// A look at the state of siblings that run, for SIGSTOP.
+pub const PROC_LOOK: Duration = Duration::from_millis(50);
+/// A sibling that is neither dead nor stopped is deposed only after this silence.
+pub const SIBLING_SILENCE: Duration = Duration::from_secs(1);
+/// Silence between hosts is never suspicious below this; at full load gaps of 150 ms are normal.
+pub const HOST_SILENCE_FLOOR: Duration = Duration::from_millis(150);
+/// Silence between hosts is always suspicious above this.
+pub const HOST_SILENCE_CEILING: Duration = Duration::from_millis(2_000);
+/// Without a death, a duty moves at most once in this time.
+pub const DUTY_HOLD: Duration = Duration::from_secs(2);
+/// How long a candidate waits for a better one to answer, and then for it to take over.
+pub const ELECTION_WAIT: Duration = Duration::from_millis(300);
+/// A write waits this long for its copies; then the answer says how many there are.
+pub const COPIES_WAIT: Duration = Duration::from_millis(500);
+/// A request waits this long for its token; then the client is sent elsewhere, or told what is missing.
+pub const TOKEN_WAIT: Duration = Duration::from_millis(300);
+/// Other origins' entries are sent when the receiver has lacked them for this long.
+pub const FORWARD_AFTER: Duration = Duration::from_millis(200);
+/// A receiver that has not answered for this long is asked anew where it stands.
+pub const REPLICATION_SILENCE: Duration = Duration::from_secs(1);
+/// How long the first primary after a stop of its whole host waits for the other hosts' answers.
+pub const RECALL_WAIT: Duration = Duration::from_millis(1_000);
+/// A holder of the store's write lock that runs or waits for the disk is killed after this.
+pub const LOCK_HOLDER_WAIT: Duration = Duration::from_secs(5);
+/// First and longest pause before a dead process is started again.
+pub const RESTART_BACKOFF: Duration = Duration::from_millis(100);
+/// The longest pause before a restart.
+pub const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A process that lived this long is restarted without backoff.
+pub const RESTART_FORGIVEN: Duration = Duration::from_secs(10);
+/// A client asks the next director when this one is silent (as RFC 8305 does).
+pub const DIRECTOR_STAGGER: Duration = Duration::from_millis(30);
+/// A client with a request under way looks for another way when its server is silent for this long.
+pub const SERVER_SILENCE: Duration = Duration::from_millis(300);
+/// How long one attempt to connect may take.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(2);
+/// An idle connection between processes ends after this; heartbeats keep the living ones.
+pub const PEER_IDLE: Duration = Duration::from_secs(3);
+/// A client's idle connection ends after this; its keep-alives are three times faster.
+pub const CLIENT_IDLE: Duration = Duration::from_secs(15);
+/// Opening a stream, writing to a peer: longer means that the link is broken.
+pub const STREAM_WAIT: Duration = Duration::from_secs(2);
+/// Request ids are remembered for this long (of stamps).
+pub const REQUEST_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Clocks that differ by more raise an alarm.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
+/// No read transaction lasts longer: an old reader keeps pages from being used again.
+pub const READ_TRANSACTION_MAX: Duration = Duration::from_secs(1);
+
+const _: () = assert!(BATCH_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
+const _: () = assert!(POST_CHARS_MAX * 4 + 512 < ENTRY_BYTES_MAX);
+const _: () = assert!(ANSWER_BYTES_MAX + ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(HEARTBEAT_RELAYS.as_millis() * 4 < HOST_SILENCE_FLOOR.as_millis());
+const _: () = assert!(HEARTBEAT_SIBLINGS.as_millis() * 3 < SIBLING_SILENCE.as_millis());
+const _: () = assert!(SIBLING_SILENCE.as_millis() < DUTY_HOLD.as_millis());
+const _: () = assert!(TOKEN_WAIT.as_millis() < COPIES_WAIT.as_millis());

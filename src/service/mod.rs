@@ -1,0 +1,14 @@
+//! What a microblog is: entries and their canonical bytes, merge rules, and queries over rows.
+//!
+//! Pure: no clock, no I/O, no randomness. State is a set of rows in named tables ([`rows::Rows`]); the same rules run
+//! on LMDB, in memory and in the simulator. Applying entries commutes, associates and absorbs repeats (P5), which the
+//! property tests of [`rules`] show.
+
+pub mod entry;
+pub mod feed;
+pub mod intake;
+pub mod ledger;
+pub mod query;
+pub mod rows;
+pub mod rules;
+pub mod snapshot;

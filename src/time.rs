@@ -1,0 +1,99 @@
+//! Time as an argument: the core and the service read no clock.
+//!
+//! `Instant` is a newtype over microseconds because std's cannot be built from a number, and the simulator's clock
+//! starts at zero. `Hlc` is the hybrid logical clock of Kulkarni et al. (2014): wall microseconds in the upper 52
+//! bits, a counter in the lower 12, so that stamps stay close to the time that people see and never fall.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Monotonic time in microseconds since an arbitrary start (of the process, or of the simulation).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// From microseconds since the start.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the start.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// The time that has passed since `earlier`; zero if it is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl std::ops::Add<Duration> for Instant {
+    type Output = Self;
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Wall time in microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Wall(pub u64);
+
+/// Both clocks, read once by the shell for each input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// For timeouts.
+    pub mono: Instant,
+    /// For stamps.
+    pub wall: Wall,
+}
+
+/// A hybrid logical clock: the first half of a stamp.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Hlc(pub u64);
+
+/// The bits of the counter below the microseconds.
+const COUNTER_BITS: u32 = 12;
+
+impl Hlc {
+    /// Before all stamps.
+    pub const ZERO: Self = Self(0);
+
+    /// The smallest stamp at this wall time.
+    pub const fn at(wall: Wall) -> Self {
+        Self(wall.0 << COUNTER_BITS)
+    }
+
+    /// The stamp of a new entry: above this one, and not below the wall.
+    #[must_use]
+    pub fn tick(self, wall: Wall) -> Self {
+        Self(self.0 + 1).max(Self::at(wall))
+    }
+
+    /// The time that people are shown.
+    pub const fn wall(self) -> Wall {
+        Wall(self.0 >> COUNTER_BITS)
+    }
+}
+
+impl fmt::Debug for Hlc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.wall().0, self.0 & ((1 << COUNTER_BITS) - 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_falls_back_never_takes_stamps_with_it() {
+        let first = Hlc::ZERO.tick(Wall(1_000));
+        let second = first.tick(Wall(10));
+        assert!(second > first);
+        assert_eq!(second.wall(), Wall(1_000));
+        assert_eq!(second.tick(Wall(2_000)), Hlc::at(Wall(2_000)));
+    }
+}

@@ -1,0 +1,157 @@
+//! Messages between processes, on streams. The sender is the key that the connection proved, never a field (P10).
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Epoch, HostId, Vector};
+use crate::service::ledger::EntryRun;
+use crate::time::Hlc;
+use crate::wire::Versions;
+use crate::wire::heartbeat::{Duty, HostView};
+
+/// The first frame in each direction of a connection between processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerHello {
+    /// What the sender understands.
+    pub versions: Versions,
+    /// The cluster's name; another cluster's process is refused.
+    pub cluster: String,
+    /// Drawn at random when the sender started.
+    pub run: u64,
+    /// The sender's process number.
+    pub pid: u32,
+    /// A hash of the sender's topology file.
+    pub topology: u32,
+}
+
+/// Which of a link's two streams a message travels on, so that bulk never delays an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Small and urgent.
+    Control,
+    /// Entries and snapshots.
+    Bulk,
+}
+
+/// One message between processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// The sender suspects the leader and stands for the duty (bully).
+    Election {
+        /// Which duty.
+        duty: Duty,
+    },
+    /// A better placed process lives and takes over.
+    Alive {
+        /// Which duty.
+        duty: Duty,
+    },
+    /// The sender has the duty.
+    Coordinator {
+        /// Which duty.
+        duty: Duty,
+        /// Its epoch, for `Serve`.
+        epoch: Epoch,
+    },
+    /// The sender gives up its duties and leaves; it is not to be restarted.
+    Goodbye,
+    /// The sender keeps running, but gives up its duties and takes none (`drain`).
+    Drained,
+    /// An operator's wish, passed on inside the host: drain yourself.
+    Drain,
+    /// Relay to sibling: a view that changed.
+    View(HostView),
+    /// Primary to its relay: this is committed; send it.
+    Committed {
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// What is committed.
+        vector: Vector,
+    },
+    /// Relay to its primary: this host holds this much, durably.
+    Copies {
+        /// Which host.
+        host: HostId,
+        /// What it holds.
+        vector: Vector,
+    },
+    /// Relay to another host's primary: where do you stand?
+    Open {
+        /// Drawn by the relay; answers and batches carry it.
+        stream: u64,
+    },
+    /// Primary to another host's relay: the answer to `Open`, and after each commit.
+    Held {
+        /// As in `Open`.
+        stream: u64,
+        /// The primary's epoch.
+        epoch: Epoch,
+        /// What is held durably.
+        vector: Vector,
+    },
+    /// Primary to another host's relay: I do not serve, or lost my place; open anew.
+    Closed {
+        /// As in `Open`.
+        stream: u64,
+    },
+    /// Relay to another host's primary: entries.
+    Batch {
+        /// As in `Open`.
+        stream: u64,
+        /// Applied only when this is held.
+        needs: Vector,
+        /// The sender's clock.
+        hlc: Hlc,
+        /// The entries.
+        run: EntryRun,
+    },
+    /// Relay to another host's primary: rows, because the log no longer has what is needed.
+    Snapshot {
+        /// As in `Open`.
+        stream: u64,
+        /// Rows in the service's snapshot form.
+        chunk: Vec<u8>,
+    },
+    /// The last chunk was sent: all of this vector's effects are in the rows.
+    SnapshotDone {
+        /// As in `Open`.
+        stream: u64,
+        /// The vector noted before the first chunk was read.
+        vector: Vector,
+    },
+    /// Primary to another host's relay: a chunk is durable; send the next.
+    SnapshotHeld {
+        /// As in `Open`.
+        stream: u64,
+    },
+    /// First primary after its whole host was down, to any process of another host: what do you hold of my host?
+    Recall,
+    /// The answer: everything that the asked host holds.
+    Recalled {
+        /// What it holds durably.
+        vector: Vector,
+    },
+}
+
+impl PeerMessage {
+    /// The lane that this message travels on.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Batch { .. } | Self::Snapshot { .. } | Self::SnapshotDone { .. } => Lane::Bulk,
+            Self::Election { .. }
+            | Self::Alive { .. }
+            | Self::Coordinator { .. }
+            | Self::Goodbye
+            | Self::Drained
+            | Self::Drain
+            | Self::View(_)
+            | Self::Committed { .. }
+            | Self::Copies { .. }
+            | Self::Open { .. }
+            | Self::Held { .. }
+            | Self::Closed { .. }
+            | Self::SnapshotHeld { .. }
+            | Self::Recall
+            | Self::Recalled { .. } => Lane::Control,
+        }
+    }
+}
