@@ -66,7 +66,13 @@ pub enum Wrote {
     Request(IntakeResult),
     /// Done, or done before.
     Done,
-    /// The run does not begin where the log ends, or holds bytes that are not its entries; nothing of it was taken.
+    /// The run depends on an entry that is not held (its predecessor, or one that its host held before it); what
+    /// comes before that in the run was taken.
+    Waits {
+        /// What is lacked.
+        on: crate::id::EntryId,
+    },
+    /// The bytes are not what they should be; nothing of it was taken.
     Refused(String),
 }
 
