@@ -1,13 +1,12 @@
 //! Frames on a stream: a reader that loses nothing when it is cancelled, and a writer that folds what waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, TryAcquireError, mpsc};
 use tokio::time::timeout;
 
 use crate::limits;
@@ -22,6 +21,8 @@ const BUFFER_KEPT_BYTES: usize = 256 << 10;
 const WRITE_BYTES: usize = 64 << 10;
 /// Bytes that may wait on one stream, whatever their number: a thousand answers of a megabyte would fill the memory.
 const WAITING_BYTES_MAX: usize = 4 * limits::FRAME_BYTES_MAX;
+
+const _: () = assert!(limits::FRAME_BYTES_MAX + PREFIX_BYTES < WAITING_BYTES_MAX);
 
 /// A frame that did not come.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +165,8 @@ fn write_error(error: &std::io::Error) -> WriteError {
 #[derive(Debug, Clone)]
 pub struct FrameSender {
     queue: mpsc::Sender<Vec<u8>>,
-    waiting_bytes: Arc<AtomicUsize>,
+    /// A permit for each byte that may yet wait; the writer gives them back, and closes it at its end.
+    room: Arc<Semaphore>,
     max: usize,
 }
 
@@ -174,11 +176,11 @@ impl FrameSender {
         self.try_send_encoded(self.encode(message)?)
     }
 
-    /// Queues a message, waiting for a place in the queue.
+    /// Queues a message, waiting for room. Cancelled while it waits, it has queued nothing.
     pub async fn send<T: Serialize>(&self, message: &T) -> Result<(), SendError> {
         let frame = self.encode(message)?;
         let place = self.queue.reserve().await.map_err(|_| SendError::Ended)?;
-        self.waiting_bytes.fetch_add(frame.len(), Ordering::Relaxed);
+        self.room.acquire_many(permits(&frame)).await.map_err(|_| SendError::Ended)?.forget();
         place.send(frame);
         Ok(())
     }
@@ -189,11 +191,11 @@ impl FrameSender {
             mpsc::error::TrySendError::Full(()) => SendError::Full,
             mpsc::error::TrySendError::Closed(()) => SendError::Ended,
         })?;
-        let waiting = self.waiting_bytes.load(Ordering::Relaxed);
-        if waiting > 0 && waiting + frame.len() > WAITING_BYTES_MAX {
-            return Err(SendError::Full);
-        }
-        self.waiting_bytes.fetch_add(frame.len(), Ordering::Relaxed);
+        let room = self.room.try_acquire_many(permits(&frame)).map_err(|error| match error {
+            TryAcquireError::NoPermits => SendError::Full,
+            TryAcquireError::Closed => SendError::Ended,
+        })?;
+        room.forget();
         place.send(frame);
         Ok(())
     }
@@ -211,13 +213,25 @@ impl FrameSender {
     }
 }
 
+/// More than the whole room is never asked for: frames are far below it.
+fn permits(frame: &[u8]) -> u32 {
+    u32::try_from(frame.len()).unwrap_or(u32::MAX)
+}
+
 /// Writes queued frames to a stream. Run it in a task of its own.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     stream: W,
     queue: mpsc::Receiver<Vec<u8>>,
-    waiting_bytes: Arc<AtomicUsize>,
+    room: Arc<Semaphore>,
     wait: Duration,
+}
+
+impl<W> Drop for FrameWriter<W> {
+    fn drop(&mut self) {
+        // Who waits for room must learn that none will come.
+        self.room.close();
+    }
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
@@ -229,10 +243,9 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// As [`Self::new`], with another patience: a feed's reader may pause for longer.
     pub fn with_wait(stream: W, waiting_max: usize, wait: Duration) -> (FrameSender, Self) {
         let (sender, queue) = mpsc::channel(waiting_max);
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let sender =
-            FrameSender { queue: sender, waiting_bytes: Arc::clone(&waiting_bytes), max: limits::FRAME_BYTES_MAX };
-        (sender, Self { stream, queue, waiting_bytes, wait })
+        let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
+        let sender = FrameSender { queue: sender, room: Arc::clone(&room), max: limits::FRAME_BYTES_MAX };
+        (sender, Self { stream, queue, room, wait })
     }
 
     /// Writes until every sender is gone, and then ends the stream; or until it cannot.
@@ -245,7 +258,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             // In parts, so that the time limit is one on progress and not on a large frame.
             for part in folded.chunks(WRITE_BYTES) {
                 self.write(part).await?;
-                self.waiting_bytes.fetch_sub(part.len(), Ordering::Relaxed);
+                self.room.add_permits(part.len());
             }
         }
         self.stream.shutdown().await.map_err(|error| write_error(&error))

@@ -242,7 +242,11 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8], file_mode: u32, folder_mode: 
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    fs::DirBuilder::new().recursive(true).mode(folder_mode).create(folder)?;
+    if !folder.is_dir() {
+        // Only the last folder is private; the ones above it are for everybody who may be there.
+        folder.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::DirBuilder::new().recursive(true).mode(folder_mode).create(folder)?;
+    }
     let mut random = [0; 8];
     SystemRandom::new().fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
     let draft = folder.join(format!(".new-{:016x}", u64::from_be_bytes(random)));

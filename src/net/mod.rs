@@ -27,3 +27,5 @@ pub use framing::{FrameReader, FrameSender, FrameWriter, ReadError, SendError, W
 pub use identity::{Identity, IdentityError};
 pub use link::{Alpn, DatagramError, Link, OpenError};
 pub use socket::BindError;
+
+pub use quinn::{RecvStream, SendStream};

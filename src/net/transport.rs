@@ -15,6 +15,9 @@ const UNI_STREAMS_MAX: u32 = 8;
 /// Datagrams that wait, either way: some sixty heartbeats.
 const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 
+/// Bytes that one connection may have sent and we have not read, over all its streams; the default is no limit.
+const RECEIVE_WINDOW_BYTES: u32 = 8 << 20;
+
 /// What an accepted connection gets before it is known what it is: everything that a peer or a client may use. The
 /// shorter idle time of the two ends holds, so a peer's is the dialing side's.
 pub(crate) fn accepting() -> Arc<TransportConfig> {
@@ -45,6 +48,7 @@ fn base(idle: Duration) -> TransportConfig {
     config.max_concurrent_uni_streams(VarInt::from_u32(UNI_STREAMS_MAX));
     config.datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES));
     config.datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
+    config.receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
     config.initial_rtt(INITIAL_RTT);
     config
 }
