@@ -1,7 +1,8 @@
 //! One UDP socket: a process's, which accepts and dials, or a client's, which dials for any number of people.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::crypto::rustls::HandshakeData;
@@ -91,6 +92,7 @@ pub struct NodeEndpoint {
     endpoint: Endpoint,
     identity: Identity,
     accepted: Arc<Mutex<mpsc::Receiver<Link>>>,
+    expected: Arc<OnceLock<BTreeSet<SocketAddr>>>,
     _acceptor: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -102,8 +104,16 @@ impl NodeEndpoint {
         let endpoint = Endpoint::new(endpoint_config(&identity), Some(server), socket, Arc::new(TokioRuntime))
             .map_err(|source| BindError::Refused { addr, source })?;
         let (sender, accepted) = mpsc::channel(ACCEPTED_WAITING_MAX);
-        let acceptor = AbortOnDropHandle::new(tokio::spawn(accept_all(endpoint.clone(), sender)));
-        Ok(Self { endpoint, identity, accepted: Arc::new(Mutex::new(accepted)), _acceptor: Arc::new(acceptor) })
+        let expected = Arc::new(OnceLock::new());
+        let accepting = accept_all(endpoint.clone(), sender, Arc::clone(&expected));
+        let acceptor = AbortOnDropHandle::new(tokio::spawn(accepting));
+        Ok(Self {
+            endpoint,
+            identity,
+            accepted: Arc::new(Mutex::new(accepted)),
+            expected,
+            _acceptor: Arc::new(acceptor),
+        })
     }
 
     /// Where it listens.
@@ -114,6 +124,12 @@ impl NodeEndpoint {
     /// This process's key.
     pub fn public_key(&self) -> PublicKey {
         self.identity.public_key()
+    }
+
+    /// Where other processes listen, and dial from: they are let in when crowds of clients are refused. Only the
+    /// first call counts.
+    pub fn expect_peers(&self, addrs: impl IntoIterator<Item = SocketAddr>) {
+        self.expected.get_or_init(|| addrs.into_iter().collect());
     }
 
     /// The next established connection; none when the endpoint is closed. Whether its key may do what its ALPN says
@@ -270,7 +286,7 @@ fn dial_error(addr: SocketAddr, error: ConnectionError) -> DialError {
 }
 
 /// Takes every first packet at once and hands it to a task of its own: nothing here waits for one connection.
-async fn accept_all(endpoint: Endpoint, accepted: mpsc::Sender<Link>) {
+async fn accept_all(endpoint: Endpoint, accepted: mpsc::Sender<Link>, expected: Arc<OnceLock<BTreeSet<SocketAddr>>>) {
     let clients = Arc::new(Semaphore::new(limits::CLIENTS_MAX));
     let mut handshakes = JoinSet::new();
     loop {
@@ -279,7 +295,18 @@ async fn accept_all(endpoint: Endpoint, accepted: mpsc::Sender<Link>) {
             Some(_) = handshakes.join_next() => continue,
         };
         let Some(incoming) = incoming else { return };
-        match admit(&incoming, handshakes.len(), endpoint.open_connections(), clients.available_permits()) {
+        let load = Load {
+            handshakes: handshakes.len(),
+            connections: endpoint.open_connections(),
+            client_room: clients.available_permits(),
+        };
+        let addr = incoming.remote_address();
+        let origin = match (incoming.may_retry(), expected.get().is_some_and(|expected| expected.contains(&addr))) {
+            (true, _) => Origin::Claimed,
+            (false, false) => Origin::Proved,
+            (false, true) => Origin::Expected,
+        };
+        match admit(load, origin) {
             Admission::Accept => {
                 handshakes.spawn(shake_hands(incoming, Arc::clone(&clients), accepted.clone()));
             }
@@ -290,22 +317,42 @@ async fn accept_all(endpoint: Endpoint, accepted: mpsc::Sender<Link>) {
     }
 }
 
+/// What is going on when a first packet comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) handshakes: usize,
+    pub(crate) connections: usize,
+    pub(crate) client_room: usize,
+}
+
+/// What is known of a first packet's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Anybody may have written it there.
+    Claimed,
+    /// Shown by an answer to a Retry.
+    Proved,
+    /// Shown, and a process of the topology listens there.
+    Expected,
+}
+
 /// What happens to a first packet.
-enum Admission {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
     Accept,
     Retry,
     Refuse,
 }
 
-/// A packet may claim any address; one that answers a Retry has shown its own, so a flood of forged ones stops there.
-fn admit(incoming: &Incoming, handshakes: usize, connections: usize, client_room: usize) -> Admission {
-    let full = connections >= limits::CLIENTS_MAX + PEER_LINKS_MAX;
-    if full || handshakes >= HANDSHAKES_PROVED_MAX {
-        Admission::Refuse
-    } else if (handshakes >= limits::HANDSHAKES_MAX || client_room == 0) && incoming.may_retry() {
-        Admission::Retry
-    } else {
-        Admission::Accept
+/// Retry stops a flood of forged addresses; a crowd of true clients is refused above the limits; and a process of the
+/// topology comes through both, so that a crowd after a failure does not keep the hosts apart.
+pub(crate) fn admit(load: Load, origin: Origin) -> Admission {
+    let pressed = load.handshakes >= limits::HANDSHAKES_MAX || load.client_room == 0;
+    let full = load.connections >= limits::CLIENTS_MAX + PEER_LINKS_MAX || load.handshakes >= HANDSHAKES_PROVED_MAX;
+    match origin {
+        Origin::Claimed if pressed || full => Admission::Retry,
+        Origin::Proved if full => Admission::Refuse,
+        Origin::Claimed | Origin::Proved | Origin::Expected => Admission::Accept,
     }
 }
 

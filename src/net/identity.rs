@@ -98,9 +98,13 @@ impl Identity {
 
     /// Reads the key file.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => IdentityError::Missing { path: path.to_owned() },
-            _ => IdentityError::File { path: path.to_owned(), source },
+        let failed = |source: io::Error| {
+            let path = path.to_owned();
+            if source.kind() == io::ErrorKind::NotFound {
+                IdentityError::Missing { path }
+            } else {
+                IdentityError::File { path, source }
+            }
         };
         let content = |why: String| IdentityError::Content { path: path.to_owned(), why };
         let meta = fs::metadata(path).map_err(failed)?;

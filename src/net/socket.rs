@@ -38,10 +38,14 @@ pub enum BindError {
 /// Binds, and asks for [`limits::SOCKET_BUFFER_BYTES`] in both directions. The kernel may give less
 /// (`net.core.rmem_max`); that costs throughput, not correctness, so it is only noted.
 pub(crate) fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
-    open(addr).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { addr },
-        io::ErrorKind::AddrNotAvailable => BindError::NotHere { addr },
-        _ => BindError::Refused { addr, source },
+    open(addr).map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            BindError::InUse { addr }
+        } else if source.kind() == io::ErrorKind::AddrNotAvailable {
+            BindError::NotHere { addr }
+        } else {
+            BindError::Refused { addr, source }
+        }
     })
 }
 

@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::endpoint::connect;
+use super::endpoint::{Admission, Load, Origin, admit, connect};
 use super::*;
 use crate::id::{ProcessId, PublicKey};
 use crate::limits;
@@ -48,8 +48,9 @@ fn stolen(victim: &Identity, thief: &Identity) -> Arc<CertifiedKey> {
 
 #[tokio::test]
 async fn both_ends_prove_their_keys() {
-    let (a, _, a_key) = node();
+    let (a, a_addr, a_key) = node();
     let (b, b_addr, b_key) = node();
+    b.expect_peers([a_addr]);
     let dialed = a.dial_peer(b_addr, b_key).await.unwrap();
     let taken = accept(&b).await;
     assert_eq!((dialed.alpn(), dialed.peer_key()), (Alpn::Peer, Some(b_key)));
@@ -158,6 +159,21 @@ async fn a_crowd_of_handshakes_gets_in_by_way_of_retry() {
     let dialed = crowd.join_all().await.into_iter().filter(Result::is_ok).count();
     assert!(dialed >= 2 * limits::HANDSHAKES_MAX, "{dialed}");
     assert_eq!(accepting.await.unwrap(), dialed);
+}
+
+#[test]
+fn processes_get_in_when_crowds_do_not() {
+    let origins = [Origin::Claimed, Origin::Proved, Origin::Expected];
+    let calm = Load { handshakes: 0, connections: 0, client_room: 1 };
+    let crowd = Load { handshakes: limits::HANDSHAKES_MAX, ..calm };
+    let flood = Load { handshakes: 100 * limits::HANDSHAKES_MAX, ..calm };
+    let full = Load { connections: 2 * limits::CLIENTS_MAX, client_room: 0, ..calm };
+    assert_eq!(origins.map(|origin| admit(calm, origin)), [Admission::Accept; 3]);
+    let crowded = [Admission::Retry, Admission::Accept, Admission::Accept];
+    assert_eq!(origins.map(|origin| admit(crowd, origin)), crowded);
+    let refused = [Admission::Retry, Admission::Refuse, Admission::Accept];
+    assert_eq!(origins.map(|origin| admit(flood, origin)), refused);
+    assert_eq!(origins.map(|origin| admit(full, origin)), refused);
 }
 
 #[tokio::test]
