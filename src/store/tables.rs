@@ -27,8 +27,11 @@ pub(super) struct Tables {
     bytes: u64,
 }
 
+/// The two ends of a walk.
+pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// The bounds of a walk, or `None` if nothing lies between them (a map's `range` panics on bounds in wrong order).
-pub(super) fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+pub(super) fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> Option<Bounds<'a>> {
     // Not `Included(empty)`: LMDB refuses empty keys, even to seek.
     let start = if from.is_empty() { Bound::Unbounded } else { Bound::Included(from) };
     match to.is_empty() {
