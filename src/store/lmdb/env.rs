@@ -5,8 +5,9 @@
 //! may hold it. Neither `data.mdb` nor `lock.mdb` may ever be opened here besides: closing any descriptor of
 //! `lock.mdb` would drop the process's locks on it, and with them its readers' slots. `suite.rs` tests the refusals.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
@@ -21,6 +22,9 @@ use crate::store::OpenError;
 const FORMAT: u32 = 1;
 /// Reader slots: as many as reads may run at once on a host; a slot costs 64 bytes of `lock.mdb`.
 const READERS_MAX: u32 = 4_096;
+/// A slot is a cache line, and the header in front of them takes less than a page. LMDB makes of a larger file as many
+/// slots as it holds.
+const LOCK_FILE_BYTES: usize = 64 * (READERS_MAX as usize) + 4_096;
 /// Named databases that may be open; above what this format has, so that a later one can add some.
 const DATABASES_MAX: u32 = 32;
 /// Where the environment lies below the data folder.
@@ -128,6 +132,7 @@ pub(super) fn open(folder: &Path, identity: &StoreIdentity, map_bytes: usize) ->
     let opening = Opening { folder, identity };
     let place = folder.join(SUBFOLDER);
     DirBuilder::new().recursive(true).mode(0o700).create(&place).map_err(|error| opening.unusable(error))?;
+    lay_lock_file(&place).map_err(|error| opening.unusable(error))?;
     let env = map(&place, map_bytes).map_err(|error| opening.unusable(error))?;
     let dbs = opening.databases(&env).map_err(|trouble| match trouble {
         Trouble::Heed(error) => opening.unusable(error),
@@ -140,6 +145,29 @@ pub(super) fn open(folder: &Path, identity: &StoreIdentity, map_bytes: usize) ->
         .map_err(|error| opening.unusable(error))?;
     let files = Files::look(place).map_err(|error| opening.unusable(error))?;
     Ok(Opened { env, dbs, files })
+}
+
+/// Gives a new folder a `lock.mdb` that has all its bytes on the disk. LMDB would make one with a hole for the readers'
+/// slots, and then, when the disk is full, a read that needs a slot in the hole ends its process by SIGBUS.
+///
+/// It is filled under another name and linked, so that no descriptor of a lock file in use is ever opened here; of
+/// processes that start at once, one wins. Who opens the environment alone writes the header, as into a hole.
+fn lay_lock_file(place: &Path) -> std::io::Result<()> {
+    let lock = place.join(Files::LOCK);
+    if lock.try_exists()? {
+        return Ok(());
+    }
+    let filled = place.join(format!("lock.{}.new", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&filled)?;
+    let laid = file.write_all(&vec![0; LOCK_FILE_BYTES]).and_then(|()| {
+        drop(file);
+        std::fs::hard_link(&filled, &lock)
+    });
+    std::fs::remove_file(&filled)?;
+    match laid {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Ok(()) | Err(_) => laid,
+    }
 }
 
 /// Maps the environment: synced on every commit, and written through the system, not through the map.
