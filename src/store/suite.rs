@@ -12,7 +12,8 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::{HostId, Origin, ProcessId};
+use crate::id::{HostId, Origin, ProcessId, PublicKey};
+use crate::service::intake::{WriteOp, WriteRequest};
 use crate::service::ledger::{self, Wrote};
 use crate::service::rows::{RowsMut, Table, Walk};
 
@@ -147,6 +148,65 @@ fn walks_keep_to_their_bounds() {
 }
 
 #[test]
+fn walks_are_right_in_a_table_of_many_pages() {
+    each(|store| {
+        let key = |number: u32| (2 * number).to_be_bytes();
+        store
+            .change(&mut |rows| {
+                (0..3_000).for_each(|number| rows.put(Table::Posts, &key(number), &[7; 40]));
+                Ok(())
+            })
+            .unwrap();
+        for (from, to) in
+            [(0, 6_000), (0, 9_000), (1, 2), (2_999, 3_333), (5_998, 5_999), (5_999, 9_000), (7_000, 8_000)]
+        {
+            let (low, high) = (u32::to_be_bytes(from), u32::to_be_bytes(to));
+            let mut wanted: Vec<_> = (0..3_000).map(key).filter(|key| (low..high).contains(key)).collect();
+            let keys = |found: Found| -> Vec<Vec<u8>> { found.into_iter().map(|(key, _)| key).collect() };
+            store.read(&mut |rows| assert_eq!(keys(ascending(rows, Table::Posts, &low, &high)), wanted)).unwrap();
+            wanted.reverse();
+            store.read(&mut |rows| assert_eq!(keys(descending(rows, Table::Posts, &low, &high)), wanted)).unwrap();
+        }
+    });
+}
+
+/// What a person asks for may make a key longer than LMDB takes: there is no such row, and that is no fault.
+#[test]
+fn keys_beyond_the_longest_are_not_there() {
+    each(|store| {
+        let longest = [b'n'; 511];
+        let (long, longer) = ([b'n'; 512], [b'n'; 5_000]);
+        store.put(Table::Names, &[(b"a", b"1"), (&longest, b"2"), (b"z", b"3")]).unwrap();
+        let cases: [(&[u8], &[u8], usize); 8] = [
+            (&long, b"", 1),
+            (b"", &long, 2),
+            (&longest, &long, 1),
+            (&long, &longer, 0),
+            (b"b", &longer, 1),
+            (&longest, b"", 2),
+            (b"", &longest, 1),
+            (&long, b"nz", 0),
+        ];
+        store
+            .read(&mut |rows| {
+                assert_eq!(rows.get(Table::Names, &longest), Some(b"2".to_vec()));
+                assert_eq!(rows.get(Table::Names, &long), None);
+                for (from, to, count) in cases {
+                    assert_eq!(ascending(rows, Table::Names, from, to).len(), count);
+                    assert_eq!(descending(rows, Table::Names, from, to).len(), count);
+                }
+            })
+            .unwrap();
+        store
+            .change(&mut |rows| {
+                rows.delete(Table::Names, &longer);
+                Ok(())
+            })
+            .unwrap();
+    });
+}
+
+#[test]
 fn a_visitor_stops_a_walk_and_may_read_inside_it() {
     each(|store| {
         store.put(Table::Log, &[(b"a", b"1"), (b"b", b"2"), (b"c", b"3")]).unwrap();
@@ -244,6 +304,38 @@ fn a_deposed_writer_commits_nothing() {
         assert_eq!(committed.standing.origin.unwrap().incarnation, 3);
         assert_eq!(standing(store), Standing { disk_bytes: 0, ..committed.standing });
     });
+}
+
+/// A batch of a registration and posts, with one post asked for twice.
+fn requests() -> Vec<(WriteId, Write)> {
+    let ops = std::iter::once(WriteOp::Register { name: "ann".parse().unwrap() })
+        .chain((0..50).map(|count| WriteOp::Post { text: format!("post {}", count / 2 * 2).parse().unwrap() }));
+    let request = |(count, op): (u64, WriteOp)| {
+        let id = format!("request-{}", if count > 0 { (count - 1) / 2 + 1 } else { 0 }).parse().unwrap();
+        (WriteId(count), Write::Request(WriteRequest { key: PublicKey([7; 32]), id, op }))
+    };
+    (0..).zip(ops).map(request).collect()
+}
+
+#[test]
+fn every_store_answers_a_batch_alike() {
+    let mut answers = Vec::new();
+    let folder = tempfile::tempdir().unwrap();
+    let stores: [&dyn Subject; 3] = [&MemoryStore::new(), &FaultyStore::new(), &lmdb(folder.path())];
+    for store in stores {
+        let epoch = store.take_epoch(&writer("W5", 5)).unwrap().epoch;
+        store.commit(epoch, Wall(1), begin(1)).unwrap();
+        let mut committed = store.commit(epoch, Wall(2_000_000), requests()).unwrap();
+        assert!(committed.outcomes.iter().all(|(_, wrote)| matches!(wrote, Wrote::Request(Ok(_)))), "{committed:?}");
+        assert_eq!(committed.standing.entries, 26);
+        assert!(committed.standing.disk_bytes > 0);
+        committed.standing.disk_bytes = 0;
+        assert_eq!(standing(store), committed.standing);
+        let tables: Vec<_> = Table::ALL.into_iter().map(|table| store.all(table)).collect();
+        answers.push((committed, tables));
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0], answers[2]);
 }
 
 #[test]

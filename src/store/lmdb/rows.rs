@@ -6,12 +6,13 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::ops::Bound;
 
 use heed::types::Bytes;
 use heed::{AnyTls, Database, RoTxn, RwTxn};
 
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
-use crate::store::tables::bounds;
+use crate::store::tables::{Bounds, bounds};
 
 /// One LMDB database: bytes to bytes, ordered as bytes.
 pub(super) type Db<'t> = Database<'t, Bytes, Bytes>;
@@ -21,6 +22,32 @@ pub(super) type Dbs = [Db<'static>; Table::ALL.len()];
 
 /// Bytes of the checksum behind each value.
 const CHECKSUM_BYTES: usize = 4;
+
+/// Bytes of the longest key that LMDB takes. What people ask for may make a longer one; no such row can be there.
+const KEY_BYTES_MAX: usize = 511;
+
+/// Whether a row may have this key: LMDB calls it an error even to look for another.
+fn is_key(key: &[u8]) -> bool {
+    (1..=KEY_BYTES_MAX).contains(&key.len())
+}
+
+/// The same walk with ends that LMDB takes. Of the possible keys, only one that is a clipped end lies between that and
+/// the longer end, and it lies below.
+fn clipped<'a>((from, to): Bounds<'a>) -> Bounds<'a> {
+    let from = match from {
+        Bound::Included(key) | Bound::Excluded(key) if key.len() > KEY_BYTES_MAX => {
+            Bound::Excluded(&key[..KEY_BYTES_MAX])
+        }
+        Bound::Included(_) | Bound::Excluded(_) | Bound::Unbounded => from,
+    };
+    let to = match to {
+        Bound::Included(key) | Bound::Excluded(key) if key.len() > KEY_BYTES_MAX => {
+            Bound::Included(&key[..KEY_BYTES_MAX])
+        }
+        Bound::Included(_) | Bound::Excluded(_) | Bound::Unbounded => to,
+    };
+    (from, to)
+}
 
 /// What went wrong in a transaction.
 #[derive(Debug)]
@@ -110,8 +137,7 @@ impl View<'_> {
 
 impl Rows for View<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
-        // LMDB takes no empty keys, so none can be there.
-        if key.is_empty() || !self.kept.is_sound() {
+        if !is_key(key) || !self.kept.is_sound() {
             return None;
         }
         let stored = self.kept.check(self.dbs[table as usize].get(self.txn, key))??;
@@ -123,7 +149,7 @@ impl Rows for View<'_> {
     }
 
     fn ascend(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
-        let Some(bounds) = bounds(from, to).filter(|_| self.kept.is_sound()) else { return };
+        let Some(bounds) = bounds(from, to).map(clipped).filter(|_| self.kept.is_sound()) else { return };
         let Some(rows) = self.kept.check(self.dbs[table as usize].range(self.txn, &bounds)) else { return };
         for row in rows {
             if self.show(table, row, visit) == Walk::Stop {
@@ -133,7 +159,7 @@ impl Rows for View<'_> {
     }
 
     fn descend(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
-        let Some(bounds) = bounds(from, to).filter(|_| self.kept.is_sound()) else { return };
+        let Some(bounds) = bounds(from, to).map(clipped).filter(|_| self.kept.is_sound()) else { return };
         let Some(rows) = self.kept.check(self.dbs[table as usize].rev_range(self.txn, &bounds)) else { return };
         for row in rows {
             if self.show(table, row, visit) == Walk::Stop {
@@ -184,7 +210,7 @@ impl RowsMut for Change<'_, '_> {
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) {
-        if key.is_empty() || !self.kept.is_sound() {
+        if !is_key(key) || !self.kept.is_sound() {
             return;
         }
         self.kept.check(self.dbs[table as usize].delete(self.txn, key));
