@@ -125,8 +125,10 @@ async fn serve_feed(
     if shared.events.send(Event::FeedOpened { client, feed, token, since, frames }).await.is_err() {
         return;
     }
+    let stopped = send.stopped();
     tokio::select! {
         () = write_feed(shared, feed, &mut send, &mut waiting) => {}
+        _ = stopped => {}
         // Nothing more is to come from the client but the end of its side, which is no end of the feed.
         () = broken(&mut reader) => {}
     }

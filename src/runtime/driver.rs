@@ -19,8 +19,11 @@ use super::supervise::Wish;
 use super::writer::WriteOrder;
 use crate::core::io::{Input, Output, Outputs, StoreTrouble};
 use crate::core::node::Node;
-use crate::id::{ClientId, FeedId};
+use crate::error::{ErrorCode, Refusal};
+use crate::id::{ClientId, FeedId, Token};
 use crate::limits;
+use crate::net::FrameSender;
+use crate::service::rows::Rows;
 use crate::service::{feed, ledger, query, snapshot};
 use crate::store::Store;
 use crate::wire::client::{FeedFrame, ServerFrame};
@@ -67,12 +70,20 @@ pub(super) struct Joints {
     pub(super) supervision: Supervision,
 }
 
+/// A client's connection.
+#[derive(Debug)]
+struct Client {
+    frames: FrameSender,
+    /// Requests that have no answer yet.
+    under_way: usize,
+}
+
 /// The node and all that leads out of it.
 pub(super) struct Driver {
     node: Node,
     clock: Clock,
     joints: Joints,
-    clients: BTreeMap<ClientId, mpsc::Sender<ServerFrame>>,
+    clients: BTreeMap<ClientId, Client>,
     feeds: BTreeMap<FeedId, (ClientId, mpsc::Sender<FeedFrame>)>,
     /// Answers of reads, and consequences of overflows: handled before what waits in the queue.
     next: VecDeque<Input>,
@@ -128,9 +139,10 @@ impl Driver {
             if self.ending.is_some() {
                 return;
             }
-            let buried = match &input {
-                Input::Sibling { process, life: Life::Dead | Life::Left, .. } => Some(*process),
-                _ => None,
+            let buried = if let Input::Sibling { process, life: Life::Dead | Life::Left, .. } = &input {
+                Some(*process)
+            } else {
+                None
             };
             self.node.handle_input(self.clock.now(), input, out);
             self.perform_all(out);
@@ -154,7 +166,7 @@ impl Driver {
                 let _ = self.joints.watcher.try_send(Order::Look);
             }
             Event::ClientOpened { client, key, frames } => {
-                self.clients.insert(client, frames);
+                self.clients.insert(client, Client { frames, under_way: 0 });
                 self.next.push_back(Input::ClientOpened { client, key });
             }
             Event::FeedOpened { client, feed, token, since, frames } => {
@@ -169,16 +181,32 @@ impl Driver {
 
     /// Keeps the books on clients and feeds: the node hears once of each end, and nothing after it.
     fn on_input(&mut self, input: Input) {
-        let known = match &input {
-            Input::Client { client, .. } => self.clients.contains_key(client),
-            Input::ClientClosed { client } => self.forget_client(*client),
-            Input::FeedWritten { feed } => self.feeds.contains_key(feed),
-            Input::FeedClosed { feed } => self.feeds.remove(feed).is_some(),
-            _ => true,
+        let known = if let Input::Client { client, request } = &input {
+            self.admit(*client, request.number)
+        } else if let Input::ClientClosed { client } = &input {
+            self.forget_client(*client)
+        } else if let Input::FeedWritten { feed } = &input {
+            self.feeds.contains_key(feed)
+        } else if let Input::FeedClosed { feed } = &input {
+            self.feeds.remove(feed).is_some()
+        } else {
+            true
         };
         if known {
             self.next.push_back(input);
         }
+    }
+
+    /// Whether a client's request goes to the node; above the limit it is refused here.
+    fn admit(&mut self, id: ClientId, number: u64) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        client.under_way += 1;
+        if client.under_way <= limits::CLIENT_REQUESTS_MAX {
+            return true;
+        }
+        let refusal = Refusal::new(ErrorCode::Busy, "too many requests wait on one connection: ask again");
+        self.reply(id, &ServerFrame::Response { number, token: Token::default(), result: Err(refusal) });
+        false
     }
 
     fn forget_client(&mut self, client: ClientId) -> bool {
@@ -194,29 +222,30 @@ impl Driver {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Send { to, message } => self.next.extend(self.joints.links.send(to, message)),
+            Output::Send { to, message } => self.next.extend(self.joints.links.send(to, &message)),
             Output::Beat { to, heartbeat } => self.joints.links.beat(to, heartbeat),
-            Output::Reply { client, frame } => self.reply(client, frame),
+            Output::Reply { client, frame } => self.reply(client, &frame),
             Output::Feed { feed, frame } => self.feed(feed, frame),
-            Output::TakeEpoch => {
-                if self.joints.writer.try_send(WriteOrder::TakeEpoch).is_err() {
-                    self.fail("the writer thread is gone");
-                }
+            Output::TakeEpoch => self.order(WriteOrder::TakeEpoch),
+            Output::Persist { id, epoch, write } => self.order(WriteOrder::Persist(id, epoch, write)),
+            Output::ReadLog { read, after, bytes_max } => {
+                self.read(|rows| Input::LogRead { read, chunk: ledger::read_log(rows, &after, bytes_max) })
             }
-            Output::Persist { id, epoch, write } => {
-                match self.joints.writer.try_send(WriteOrder::Persist(id, epoch, write)) {
-                    Ok(()) => {}
-                    // True to its word: nothing was stored.
-                    Err(TrySendError::Full(_)) => {
-                        self.next.push_back(Input::Persisted { writes: vec![id], result: Err(StoreTrouble::Full) });
-                    }
-                    Err(TrySendError::Closed(_)) => self.fail("the writer thread is gone"),
-                }
-            }
-            read @ (Output::ReadLog { .. }
-            | Output::ReadSnapshot { .. }
-            | Output::Query { .. }
-            | Output::ReadFeeds { .. }) => self.read(&read),
+            Output::ReadSnapshot { read, at } => self.read(|rows| Input::SnapshotRead {
+                read,
+                chunk: snapshot::read_chunk(rows, &at, limits::SNAPSHOT_BYTES_MAX),
+                standing: ledger::standing(rows),
+            }),
+            Output::Query { client, number, shown, query } => self.read(|rows| Input::QueryDone {
+                client,
+                number,
+                epoch: ledger::standing(rows).epoch,
+                result: query::answer(rows, &shown, &query),
+            }),
+            Output::ReadFeeds { read, from, shown, feeds } => self.read(|rows| {
+                let (steps, cursor) = feed::advance(rows, &from, &shown, &feeds);
+                Input::FeedsRead { read, epoch: ledger::standing(rows).epoch, steps, cursor }
+            }),
             Output::Restart { process, after } => match self.joints.supervision {
                 Supervision::Supervised => Wish::restart(process, after).say(),
                 Supervision::Alone => tracing::info!(%process, "a process of this host is down; nobody supervises it"),
@@ -232,12 +261,29 @@ impl Driver {
         }
     }
 
-    fn reply(&mut self, client: ClientId, frame: ServerFrame) {
-        let Some(frames) = self.clients.get(&client) else { return };
-        if frames.try_send(frame).is_err() {
+    /// Hands an order to the writer thread; never waits for it.
+    fn order(&mut self, order: WriteOrder) {
+        match self.joints.writer.try_send(order) {
+            Ok(()) => {}
+            // True to its word: nothing was stored.
+            Err(TrySendError::Full(order)) => self.next.push_back(match order {
+                WriteOrder::TakeEpoch => Input::EpochTaken(Err(StoreTrouble::Full)),
+                WriteOrder::Persist(id, ..) => Input::Persisted { writes: vec![id], result: Err(StoreTrouble::Full) },
+            }),
+            Err(TrySendError::Closed(_)) => self.fail("the writer thread is gone"),
+        }
+    }
+
+    fn reply(&mut self, id: ClientId, frame: &ServerFrame) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if matches!(frame, ServerFrame::Response { .. }) {
+            client.under_way = client.under_way.saturating_sub(1);
+        }
+        if let Err(error) = client.frames.try_send(frame) {
             // It reads too slowly, or is gone already.
-            self.forget_client(client);
-            self.next.push_back(Input::ClientClosed { client });
+            tracing::debug!(client = id.0, %error, "a client's connection is given up");
+            self.forget_client(id);
+            self.next.push_back(Input::ClientClosed { client: id });
         }
     }
 
@@ -250,33 +296,11 @@ impl Driver {
     }
 
     /// Performs a read in one short transaction; its answer is the next input.
-    fn read(&mut self, read: &Output) {
+    fn read(&mut self, reader: impl Fn(&dyn Rows) -> Input) {
         let mut answer = None;
-        let result = self.joints.store.read(&mut |rows| {
-            answer = match read {
-                Output::ReadLog { read, after, bytes_max } => {
-                    Some(Input::LogRead { read: *read, chunk: ledger::read_log(rows, after, *bytes_max) })
-                }
-                Output::ReadSnapshot { read, at } => {
-                    let chunk = snapshot::read_chunk(rows, at, limits::SNAPSHOT_BYTES_MAX);
-                    Some(Input::SnapshotRead { read: *read, chunk, standing: ledger::standing(rows) })
-                }
-                Output::Query { client, number, shown, query } => {
-                    let result = query::answer(rows, shown, query);
-                    let epoch = ledger::standing(rows).epoch;
-                    Some(Input::QueryDone { client: *client, number: *number, epoch, result })
-                }
-                Output::ReadFeeds { read, from, shown, feeds } => {
-                    let (steps, cursor) = feed::advance(rows, from, shown, feeds);
-                    Some(Input::FeedsRead { read: *read, epoch: ledger::standing(rows).epoch, steps, cursor })
-                }
-                _ => None,
-            };
-        });
-        match (result, answer) {
-            (Ok(()), Some(answer)) => self.next.push_back(answer),
-            (Ok(()), None) => {}
-            (Err(error), _) => self.fail(&error.to_string()),
+        match self.joints.store.read(&mut |rows| answer = Some(reader(rows))) {
+            Ok(()) => self.next.extend(answer),
+            Err(error) => self.fail(&error.to_string()),
         }
     }
 

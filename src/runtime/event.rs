@@ -5,7 +5,8 @@ use tokio::sync::mpsc;
 use super::links::Lanes;
 use crate::core::io::Input;
 use crate::id::{ClientId, FeedId, ProcessId, PublicKey, Token, Vector};
-use crate::wire::client::{FeedFrame, ServerFrame};
+use crate::net::FrameSender;
+use crate::wire::client::FeedFrame;
 use crate::wire::peer::PeerHello;
 
 /// One happening for the driver. Whoever sends several sends them over the same channel, so their order holds.
@@ -43,7 +44,7 @@ pub(super) enum Event {
         /// Its proven key.
         key: Option<PublicKey>,
         /// Where its replies go; the connection ends when this is dropped.
-        frames: mpsc::Sender<ServerFrame>,
+        frames: FrameSender,
     },
     /// A client opened a feed.
     FeedOpened {

@@ -78,7 +78,8 @@ async fn hear_peer(shared: Arc<Shared>, turns: Arc<Turns>, link: Link) {
     };
     let turn = turns.next(from);
     let _mine = turn.lock.lock().await;
-    if turn.newer.is_cancelled() || shared.events.send(Event::PeerArrived { peer: from, run: hello.run }).await.is_err() {
+    if turn.newer.is_cancelled() || shared.events.send(Event::PeerArrived { peer: from, run: hello.run }).await.is_err()
+    {
         return;
     }
     let reason = tokio::select! {

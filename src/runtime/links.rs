@@ -122,7 +122,9 @@ impl Links {
         }
         if self.trimmed == Trimmed::Never {
             self.trimmed = Trimmed::Logged;
-            tracing::warn!("heartbeats are too long for a datagram: they are sent without processes, or without a view");
+            tracing::warn!(
+                "heartbeats are too long for a datagram: they are sent without processes, or without a view"
+            );
         }
         if let Some(view) = &mut heartbeat.view {
             view.record.processes.clear();

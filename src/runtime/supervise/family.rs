@@ -104,8 +104,7 @@ impl Family {
         let wanted = |host: &HostId| options.hosts.is_empty() || options.hosts.contains(host);
         let members = options.topology.processes().filter(|process| wanted(&process.host)).map(|process| {
             let (wish, last_words) = (None, VecDeque::new());
-            let member =
-                Member { host: process.host, stage: due, past: Past::New, living: None, wish, last_words };
+            let member = Member { host: process.host, stage: due, past: Past::New, living: None, wish, last_words };
             (process.id, member)
         });
         Self {
@@ -177,7 +176,10 @@ impl Family {
         member.stage = Stage::Starting;
         member.wish = None;
         member.last_words.clear();
-        let out = child.stdout.take().map(|out| self.listen(out, move |line| Wish::hear(&line).map(|wish| Happening::Said(id, wish))));
+        let out = child
+            .stdout
+            .take()
+            .map(|out| self.listen(out, move |line| Wish::hear(&line).map(|wish| Happening::Said(id, wish))));
         let err = child.stderr.take().map(|err| self.listen(err, move |line| Some(Happening::Logged(id, line))));
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
