@@ -104,7 +104,7 @@ impl Watcher {
             }
             *held = stamp;
             let Some(living) = &sibling.living else { continue };
-            match living.wait_fd().and_then(|pidfd| AsyncFd::register_with_interest(pidfd, Interest::READABLE)) {
+            match living.wait_fd().and_then(|pidfd| Ok(AsyncFd::register_with_interest(pidfd, Interest::READABLE)?)) {
                 Ok(pidfd) => {
                     let (id, stamp, sender, cancel) = (sibling.id, living.stamp(), self.sender.clone(), cancel.clone());
                     tasks.spawn(async move {

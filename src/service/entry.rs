@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EntryId, Origin, PostText, PublicKey, RequestId, Seq, UserId, UserName};
+use crate::id::{EntryId, Origin, PostText, PublicKey, RequestId, Seq, UserId, UserName, Vector};
 use crate::limits;
 use crate::time::Hlc;
 
@@ -20,6 +20,9 @@ pub struct Entry {
     pub user: UserId,
     /// The idempotency key that the client gave it.
     pub request: RequestId,
+    /// What its host held of other origins, where that had grown since its last entry: nobody applies this entry before
+    /// those (P4). Exact, so that two hosts' entries can never wait for each other.
+    pub after: Vector,
     /// What it does.
     pub op: Op,
 }

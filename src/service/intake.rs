@@ -114,7 +114,7 @@ pub fn intake(rows: &dyn Rows, context: &IntakeContext, request: &WriteRequest) 
     }
     let op = new_op(rows, user, registered.as_ref(), request)?;
     let hlc = context.hlc.tick(context.wall);
-    Ok(IntakeStep::New(Entry { id: context.next, hlc, user, request: request.id.clone(), op }))
+    Ok(IntakeStep::New(Entry { id: context.next, hlc, user, request: request.id.clone(), after: Vector::new(), op }))
 }
 
 /// The answer to the request that this entry, by now applied, came from.

@@ -52,7 +52,7 @@ impl std::fmt::Debug for EntryRun {
 pub enum Write {
     /// A person's request.
     Request(WriteRequest),
-    /// Entries of another host. Those already held are skipped; a gap refuses the run.
+    /// Entries of another host. Those already held are skipped; a gap, or a dependency that is not held, makes it wait.
     Run(EntryRun),
     /// A chunk of another host's snapshot, merged in.
     Rows(Vec<u8>),
@@ -192,7 +192,7 @@ impl Batch<'_> {
     fn write(&mut self, write: Write) -> Wrote {
         let done = match write {
             Write::Request(request) => return Wrote::Request(self.request(&request)),
-            Write::Run(run) => self.run(&run),
+            Write::Run(run) => return self.run(&run).unwrap_or_else(Wrote::Refused),
             Write::Rows(chunk) => snapshot::merge_elements(&mut self.rows, &chunk).map(|hlc| {
                 self.meta.hlc = self.meta.hlc.max(hlc);
             }),
@@ -212,7 +212,8 @@ impl Batch<'_> {
         let context = IntakeContext { next, hlc: self.meta.hlc, wall: self.wall };
         match intake::intake(&self.rows, &context, request)? {
             IntakeStep::Known(accepted) => Ok(accepted),
-            IntakeStep::New(entry) => {
+            IntakeStep::New(mut entry) => {
+                entry.after = std::mem::take(&mut self.meta.news);
                 self.append(&entry, &entry.encode());
                 Ok(intake::accepted(&self.rows, &entry))
             }
@@ -229,10 +230,14 @@ impl Batch<'_> {
         self.meta.hlc = self.meta.hlc.max(entry.hlc);
     }
 
-    fn run(&mut self, run: &EntryRun) -> Result<(), String> {
+    /// Takes a run up to the first entry whose dependencies are not held; entries held already are skipped.
+    fn run(&mut self, run: &EntryRun) -> Result<Wrote, String> {
         let held = self.meta.vector.get(run.origin);
-        if run.from == Seq::ZERO || run.from.0 > held.0.saturating_add(1) {
-            return Err(format!("the run {run:?} does not follow on {held:?}"));
+        if run.from == Seq::ZERO {
+            return Err(format!("the run {run:?} begins at no entry"));
+        }
+        if run.from.0 > held.0.saturating_add(1) {
+            return Ok(Wrote::Waits { on: EntryId { origin: run.origin, seq: Seq(run.from.0 - 1) } });
         }
         let skipped = usize::try_from(held.0 + 1 - run.from.0).unwrap_or(usize::MAX);
         let mut entries = Vec::new();
@@ -251,9 +256,14 @@ impl Batch<'_> {
             entries.push((entry, bytes));
         }
         for (entry, bytes) in entries {
+            let lacked = entry.after.iter().find(|(origin, seq)| *seq > self.meta.vector.get(*origin));
+            if let Some((origin, seq)) = lacked.filter(|(origin, _)| *origin != run.origin) {
+                return Ok(Wrote::Waits { on: EntryId { origin, seq } });
+            }
             self.append(&entry, bytes);
+            self.meta.news.raise(run.origin, entry.id.seq);
         }
-        Ok(())
+        Ok(Wrote::Done)
     }
 
     /// The log of a raised origin goes on after a place that it never held: all of it goes.
@@ -265,6 +275,7 @@ impl Batch<'_> {
             if seq > self.meta.vector.get(origin) {
                 self.forget(origin, seq);
                 self.meta.vector.raise(origin, seq);
+                self.meta.news.raise(origin, seq);
             }
         }
         Ok(())
@@ -272,6 +283,8 @@ impl Batch<'_> {
 
     fn begin(&mut self, origin: Origin) -> Result<(), String> {
         self.meta.origin = Some(origin);
+        self.meta.news = self.meta.vector.clone();
+        self.meta.news.set(origin, Seq::ZERO);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ const WRITER: &[u8] = b"writer";
 const ORIGIN: &[u8] = b"origin";
 const HLC: &[u8] = b"hlc";
 const DIGEST: &[u8] = b"digest";
+const NEWS: &[u8] = b"news";
 /// Before the origins of the vector; no single key begins with it.
 const VECTOR: &[u8] = b"v";
 /// Before the origins of the cut; no single key begins with it.
@@ -26,6 +27,8 @@ pub(super) struct Meta {
     pub(super) hlc: Hlc,
     pub(super) digest: Digest,
     pub(super) cut: Vector,
+    /// What was taken in of other origins since this host's last entry: the next one names it.
+    pub(super) news: Vector,
 }
 
 fn single<T: serde::de::DeserializeOwned>(rows: &dyn Rows, key: &[u8]) -> Option<T> {
@@ -67,6 +70,7 @@ impl Meta {
             hlc: single(rows, HLC).unwrap_or_default(),
             digest: single(rows, DIGEST).unwrap_or_default(),
             cut: cut(rows),
+            news: single(rows, NEWS).unwrap_or_default(),
         }
     }
 
@@ -85,6 +89,9 @@ impl Meta {
         }
         if self.digest != before.digest {
             rows.put(Table::Meta, DIGEST, &encode(&self.digest));
+        }
+        if self.news != before.news {
+            rows.put(Table::Meta, NEWS, &encode(&self.news));
         }
         // Neither vector ever falls, so no row is ever taken away.
         for (prefix, now, then) in [(VECTOR, &self.vector, &before.vector), (CUT, &self.cut, &before.cut)] {

@@ -9,7 +9,7 @@ mod reading;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::id::{EntryId, Epoch, Origin, ProcessId, PublicKey, Seq, UserId};
+use crate::id::{EntryId, Epoch, Origin, ProcessId, PublicKey, Seq, UserId, Vector};
 use crate::service::entry::{Entry, Op};
 use crate::service::intake::{Accepted, IntakeResult, WriteOp, WriteRequest};
 use crate::service::ledger::{Committed, EntryRun, Standing, Write, WriteId, WriterMark, Wrote, commit, take_epoch};
@@ -81,7 +81,7 @@ pub(super) fn user(number: u8) -> UserId {
 
 pub(super) fn entry(host: &str, seq: u64, hlc: u64, who: u8, request: &str, op: Op) -> Entry {
     let id = EntryId { origin: origin(host), seq: Seq(seq) };
-    Entry { id, hlc: Hlc(hlc), user: user(who), request: request.parse().unwrap(), op }
+    Entry { id, hlc: Hlc(hlc), user: user(who), request: request.parse().unwrap(), after: Vector::new(), op }
 }
 
 /// One host: rows, its epoch, and a clock that rises by a microsecond at each commit.
