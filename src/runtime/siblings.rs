@@ -4,6 +4,7 @@
 //! then at each change. A look costs one short read for each sibling that lives, and one of a tiny file for each that
 //! does not, twenty times a second; heartbeats need not be fast for that.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,6 +52,12 @@ pub(super) struct Watcher {
     siblings: Vec<Sibling>,
     orders: mpsc::Receiver<Order>,
     sender: mpsc::Sender<Order>,
+}
+
+/// Registers a pidfd with the runtime.
+#[expect(deprecated, reason = "the hazard is a type whose descriptor changes: an OwnedFd keeps its own until dropped")]
+fn watch(pidfd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
 impl Watcher {
@@ -104,7 +111,7 @@ impl Watcher {
             }
             *held = stamp;
             let Some(living) = &sibling.living else { continue };
-            match living.wait_fd().and_then(|pidfd| Ok(AsyncFd::register_with_interest(pidfd, Interest::READABLE)?)) {
+            match living.wait_fd().and_then(watch) {
                 Ok(pidfd) => {
                     let (id, stamp, sender, cancel) = (sibling.id, living.stamp(), self.sender.clone(), cancel.clone());
                     tasks.spawn(async move {
