@@ -6,10 +6,10 @@ use crate::cli::context::{Context, Place};
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::harmless;
 use crate::cli::output::{Out, Paint};
-use crate::cli::profile::{Profile, ProfileFile};
-use crate::cli::session::{Account, Session};
+use crate::cli::profile::ProfileFile;
+use crate::cli::session::{Account, Person, Session};
 use crate::error::ErrorCode;
-use crate::id::{Token, UserId, UserName};
+use crate::id::{UserId, UserName};
 use crate::net::Identity;
 
 /// `login`: the profile is complete only when the cluster has taken the name.
@@ -19,39 +19,38 @@ pub(crate) async fn login(context: &Context, name: &UserName) -> Result<u8, Fail
         Some(profile) => context.place_of(profile)?,
         None => Context::place_of_file(context.topology()?)?,
     };
-    let begun = Profile::clone(&match &existing {
+    let mut profile = match &existing {
         Some(profile) => profile.clone(),
         None => context.profiles.begin(describe(&place, name))?,
-    });
-    let key_was_there = begun.key_path().exists();
-    let identity =
-        Identity::load_or_make(&begun.key_path()).map_err(|error| Failure::identity(error.to_string()))?;
-    let token = if existing.is_some() { begun.token()? } else { Token::default() };
-    let session = Session::open(context, &place, Some(identity), token)?;
-    let registered = match session.login(name.clone()).await {
+    };
+    let key_was_there = profile.key_path().exists();
+    let identity = Identity::load_or_make(&profile.key_path()).map_err(|error| Failure::identity(error.to_string()))?;
+    let session = Session::open(context, &place, Person::Owner(identity, profile.clone())).await?;
+    session.say_notices(context.out);
+    let account = match session.login(name.clone()).await {
         Ok(account) => account,
         Err(failure) => {
             // A key that was made for a name that somebody else has is of no use. Any other failure leaves it: the
             // name may be registered for it already, and then only this key is let in.
             let refused = failure.kind == Kind::Refused(ErrorCode::NameTaken);
             if refused && existing.is_none() && !key_was_there {
-                begun.discard()?;
+                profile.discard()?;
             }
             return Err(failure);
         }
     };
-    let mut profile = begun;
     profile.file = describe(&place, existing.as_ref().map_or(name, |existing| &existing.file.name));
     profile.file.director = session.director();
     profile.save()?;
-    profile.merge_token(&session.token())?;
     context.profiles.set_current(name)?;
-    say_account(context.out, &registered, "logged in as")?;
+    say_account(context.out, &account, "logged in as")?;
+    session.close().await?;
     Ok(0)
 }
 
 fn describe(place: &Place, name: &UserName) -> ProfileFile {
-    let topology = place.loaded.as_ref().map(|loaded| std::fs::canonicalize(&loaded.path).unwrap_or(loaded.path.clone()));
+    let topology =
+        place.loaded.as_ref().map(|loaded| std::fs::canonicalize(&loaded.path).unwrap_or(loaded.path.clone()));
     ProfileFile {
         name: name.clone(),
         cluster: place.cluster.clone(),

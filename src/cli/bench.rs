@@ -18,9 +18,9 @@ use crate::cli::args::{BenchArgs, Workload};
 use crate::cli::context::{Context, Place};
 use crate::cli::failure::Failure;
 use crate::cli::output::Out;
-use crate::cli::session::{Done, Session, new_id};
+use crate::cli::session::{Done, Person, Session, new_id};
 use crate::cli::status::trimmed;
-use crate::id::{Token, UserName};
+use crate::id::UserName;
 use crate::limits;
 use crate::net::Identity;
 use crate::service::intake::WriteOp;
@@ -85,7 +85,7 @@ impl Plan {
     async fn login(&self, name: &str) -> Result<Session, Failure> {
         let name: UserName = name.parse().map_err(|error| Failure::usage(format!("{error}")))?;
         let identity = Identity::generate().map_err(|error| Failure::identity(error.to_string()))?;
-        let session = Session::open(&self.context, &self.place, Some(identity), Token::default())?;
+        let session = Session::open(&self.context, &self.place, Person::Stranger(identity)).await?;
         session.login(name).await?;
         Ok(session)
     }
@@ -360,12 +360,8 @@ mod tests {
         other.record("post", Duration::from_micros(5), Err(Failure::failed("x")));
         measured.merge(other);
         assert_eq!((measured.errors, measured.by_op.len(), measured.by_op["timeline"].len()), (1, 1, 2));
-        let args = BenchArgs {
-            workload: Workload::Retwis,
-            clients: 2,
-            seconds: Duration::from_secs(1),
-            ack: AckLevel::Peer,
-        };
+        let args =
+            BenchArgs { workload: Workload::Retwis, clients: 2, seconds: Duration::from_secs(1), ack: AckLevel::Peer };
         let value = line(&args, &measured, &measured.by_op["timeline"], Duration::from_secs(2));
         let expected = json!({"v": 1, "workload": "retwis", "clients": 2, "seconds": 2.0, "ops_per_s": 1.0,
             "p50_us": 100, "p90_us": 300, "p99_us": 300, "p999_us": 300, "max_us": 300, "errors": 1, "copies": 0,

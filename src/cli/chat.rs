@@ -79,7 +79,7 @@ pub(crate) async fn run(context: &Context, session: &Session) -> Result<u8, Fail
     let page = session.timeline(None, limits::TIMELINE_POSTS, None).await?;
     let mut chat = Chat::default();
     chat.shown(context, &page.posts)?;
-    let mut feed = session.follow(page.cursor);
+    let mut feed = session.follow(page.cursor).await;
     let mut input = input::lines();
     let mut input_open = true;
     let mut last_wait = None;
@@ -96,8 +96,8 @@ pub(crate) async fn run(context: &Context, session: &Session) -> Result<u8, Fail
                     chat.answered(context, answer);
                 }
             }
-            posts = feed.next() => match posts? {
-                Some(posts) => chat.shown(context, &posts)?,
+            post = feed.next() => match post {
+                Some(post) => chat.shown(context, &[post?])?,
                 None => return Ok(chat.status),
             },
             line = input.recv(), if input_open && chat.writes.len() < UNDER_WAY_MAX => match line {

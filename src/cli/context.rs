@@ -44,8 +44,11 @@ impl Loaded {
         })?;
         let name = path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy());
         let topology = Topology::parse(&text, &name).map_err(|error| {
-            Failure::usage(error.to_string())
-                .hint(format!("correct {}, then try: gaggle config check {}", path.display(), path.display()))
+            Failure::usage(error.to_string()).hint(format!(
+                "correct {}, then try: gaggle config check {}",
+                path.display(),
+                path.display()
+            ))
         })?;
         Ok(Self { path: path.to_owned(), topology })
     }

@@ -9,8 +9,8 @@ use crate::cli::args::{Cli, ConfigAction};
 use crate::cli::context::{Context, Loaded};
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::output::Out;
-use crate::cli::session::Session;
-use crate::id::{ProcessId, Token};
+use crate::cli::session::{Person, Session};
+use crate::id::ProcessId;
 use crate::runtime::{NodeOptions, RunError, run_node};
 use crate::topology::Topology;
 
@@ -49,9 +49,11 @@ pub(crate) async fn drain(context: &Context, id: ProcessId) -> Result<u8, Failur
             None => Failure::usage(format!("the cluster {} has no process {id}", place.cluster)),
         });
     }
-    let session = Session::open(context, &place, None, Token::default())?;
+    let session = Session::open(context, &place, Person::Nobody).await?;
     session.drain(id).await?;
-    context.out.say(&json!({"v": 1, "draining": id.to_string()}), &format!("{id} hands its duties and clients over"))?;
+    context
+        .out
+        .say(&json!({"v": 1, "draining": id.to_string()}), &format!("{id} hands its duties and clients over"))?;
     Ok(0)
 }
 

@@ -15,7 +15,8 @@ use crate::cli::harmless::harmless;
 use crate::cli::people::{Direction, change, list_text};
 use crate::cli::post::parse;
 use crate::cli::profile::Profile;
-use crate::cli::session::{Notice, Session, new_id};
+use crate::cli::session::{Session, new_id, notice_words};
+use crate::client::{Notice, Notices};
 use crate::limits;
 use crate::service::intake::WriteOp;
 
@@ -158,29 +159,24 @@ fn spawn_printer(
 
 /// Where a notice is shown: above the line.
 fn notice_text(notice: &Notice) -> String {
-    format!("gaggle: {}", harmless(&notice.message))
+    format!("gaggle: {}", harmless(&notice_words(notice).1))
 }
 
 /// Runs the prompt, or CHAT at once.
-pub(crate) async fn run(
-    context: &Context,
-    session: &Session,
-    profile: &Profile,
-    mut notices: mpsc::Receiver<Notice>,
-    start: Start,
-) -> Result<u8, Failure> {
+pub(crate) async fn run(context: &Context, session: &Session, profile: &Profile, start: Start) -> Result<u8, Failure> {
     let mut terminal = Terminal::start(profile).await?;
+    let mut notices = session.notices();
     if start == Start::Chat {
         chat(context, session, &mut terminal, &mut notices).await?;
         return Ok(0);
     }
-    println_line(context, &format!("{} is here. HELP shows what you can say.", profile.file.name))?;
+    say(context, &format!("{} is here. HELP shows what you can say.", profile.file.name))?;
     loop {
         terminal.ask("gaggle> ").await?;
         let typed = loop {
             tokio::select! {
-                typed = terminal.typed.recv() => break typed.unwrap_or(Typed::Ended),
-                Some(notice) = notices.recv() => terminal.print(notice_text(&notice)).await,
+                typed = terminal.typed() => break typed,
+                Some(notice) = notices.next() => terminal.print(notice_text(&notice)).await,
             }
         };
         let line = match typed {
@@ -191,11 +187,11 @@ pub(crate) async fn run(
         let result = match command(&line) {
             Command::Quit => return Ok(0),
             Command::Chat => chat(context, session, &mut terminal, &mut notices).await,
-            Command::Help => println_line(context, HELP),
+            Command::Help => say(context, HELP),
             Command::Nothing => Ok(()),
-            Command::Unknown(message) => println_line(context, &message),
+            Command::Unknown(message) => say(context, &message),
             Command::List => match list_text(context.out, session).await {
-                Ok(text) => println_line(context, &text),
+                Ok(text) => say(context, &text),
                 Err(failure) => Err(failure),
             },
             Command::Join(name) => perform(context, session, Direction::Join, name).await,
@@ -218,7 +214,7 @@ pub(crate) enum Start {
     Chat,
 }
 
-fn println_line(context: &Context, text: &str) -> Result<(), Failure> {
+fn say(context: &Context, text: &str) -> Result<(), Failure> {
     context.out.line(text)
 }
 
@@ -231,14 +227,14 @@ async fn chat(
     context: &Context,
     session: &Session,
     terminal: &mut Terminal,
-    notices: &mut mpsc::Receiver<Notice>,
+    notices: &mut Notices,
 ) -> Result<(), Failure> {
     let page = session.timeline(None, limits::TIMELINE_POSTS, None).await?;
     for post in &page.posts {
-        println_line(context, &context.out.post(post))?;
+        say(context, &context.out.post(post))?;
     }
-    println_line(context, CHAT_HELP)?;
-    let mut feed = session.follow(page.cursor);
+    say(context, CHAT_HELP)?;
+    let mut feed = session.follow(page.cursor).await;
     let (failed, mut failures) = mpsc::channel::<Failure>(PRINTS_WAITING_MAX);
     terminal.ask("chat> ").await?;
     loop {
@@ -250,14 +246,12 @@ async fn chat(
                     Said::Stay => terminal.ask("chat> ").await?,
                 }
             }
-            posts = feed.next() => match posts? {
-                Some(posts) => for post in &posts {
-                    terminal.print(context.out.post(post)).await;
-                },
+            post = feed.next() => match post {
+                Some(post) => terminal.print(context.out.post(&post?)).await,
                 None => return Ok(()),
             },
             Some(failure) = failures.recv() => terminal.print(failure.to_text()).await,
-            Some(notice) = notices.recv() => terminal.print(notice_text(&notice)).await,
+            Some(notice) = notices.next() => terminal.print(notice_text(&notice)).await,
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::{harmless, json_line};
 use crate::cli::output::{Out, Paint};
-use crate::cli::session::Session;
-use crate::id::{ProcessId, Token, Vector};
+use crate::cli::session::{Person, Session};
+use crate::id::{ProcessId, Vector};
 use crate::wire::client::{ClusterStatus, HostStatus};
 use crate::wire::heartbeat::{Duty, Life};
 
@@ -21,7 +21,7 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs the verb; 8 if something is degraded.
 pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
-    let session = Session::open(context, &context.place()?, None, Token::default())?;
+    let session = Session::open(context, &context.place()?, Person::Nobody).await?;
     if !args.watch {
         let status = session.status().await?;
         let troubles = troubles(&status);
@@ -187,7 +187,17 @@ pub(crate) fn status_text(out: Out, status: &ClusterStatus, troubles: &[String])
     }
     let mut hosts = Table::new();
     hosts.load_preset(presets::NOTHING).set_header([
-        "HOST", "UP", "SERVING", "RELAYING", "DIRECTING", "EPOCH", "SESSIONS", "ENTRIES", "LAG", "DISK", "DIGEST",
+        "HOST",
+        "UP",
+        "SERVING",
+        "RELAYING",
+        "DIRECTING",
+        "EPOCH",
+        "SESSIONS",
+        "ENTRIES",
+        "LAG",
+        "DISK",
+        "DIGEST",
     ]);
     for host in &status.hosts {
         hosts.add_row([
@@ -205,7 +215,9 @@ pub(crate) fn status_text(out: Out, status: &ClusterStatus, troubles: &[String])
         ]);
     }
     let mut processes = Table::new();
-    processes.load_preset(presets::NOTHING).set_header(["PROCESS", "HOST", "ROLE", "ADDRESS", "STATE", "PID", "DUTIES"]);
+    processes
+        .load_preset(presets::NOTHING)
+        .set_header(["PROCESS", "HOST", "ROLE", "ADDRESS", "STATE", "PID", "DUTIES"]);
     for host in &status.hosts {
         for process in &host.processes {
             let duties = process.duties.iter().copied().map(duty_text).collect::<Vec<_>>().join(" ");
@@ -295,10 +307,7 @@ mod tests {
         assert_eq!(wrong(&|status| status.hosts[1].processes[0].life = Life::Dead), ["B1 of b is dead"]);
         assert_eq!(wrong(&|status| status.hosts[0].serving = None), ["nobody serves at a"]);
         assert_eq!(wrong(&|status| status.hosts[0].relaying = None), ["nobody relays at a"]);
-        assert_eq!(
-            wrong(&|status| status.hosts.iter_mut().for_each(|host| host.directing = None)),
-            ["nobody directs"]
-        );
+        assert_eq!(wrong(&|status| status.hosts.iter_mut().for_each(|host| host.directing = None)), ["nobody directs"]);
         assert_eq!(
             wrong(&|status| status.hosts[1].digest = Digest(6)),
             ["a and b hold the same entries and differ in their digests"]

@@ -20,7 +20,8 @@ pub(crate) async fn run(context: &Context, session: &Session, args: &TimelineArg
     let unless_told = if since.is_some() { limits::TIMELINE_POSTS_MAX } else { limits::TIMELINE_POSTS };
     let count = args.count.unwrap_or(unless_told);
     let page = session.timeline(args.user.clone(), count.max(1), since.clone()).await?;
-    let (posts, cursor) = if count == 0 { (Vec::new(), since.unwrap_or(page.cursor)) } else { (page.posts, page.cursor) };
+    let (posts, cursor) =
+        if count == 0 { (Vec::new(), since.unwrap_or(page.cursor)) } else { (page.posts, page.cursor) };
     for post in &posts {
         context.out.line(&context.out.post(post))?;
     }
@@ -34,11 +35,9 @@ pub(crate) async fn run(context: &Context, session: &Session, args: &TimelineArg
 }
 
 async fn follow(context: &Context, session: &Session, cursor: Vector) -> Result<(), Failure> {
-    let mut feed = session.follow(cursor);
-    while let Some(posts) = feed.next().await? {
-        for post in &posts {
-            context.out.line(&context.out.post(post))?;
-        }
+    let mut feed = session.follow(cursor).await;
+    while let Some(post) = feed.next().await {
+        context.out.line(&context.out.post(&post?))?;
     }
     Ok(())
 }

@@ -11,10 +11,11 @@ use crate::cli::args::UpArgs;
 use crate::cli::context::{Context, Loaded};
 use crate::cli::failure::Failure;
 use crate::cli::harmless::harmless;
+use crate::cli::interrupted;
 use crate::cli::output::Paint;
-use crate::cli::session::Session;
+use crate::cli::session::{Person, Session};
 use crate::cli::status::{clear_screen, status_text, troubles};
-use crate::id::{HostId, Token};
+use crate::id::HostId;
 use crate::runtime::supervise::{ChildEvent, Supervisor, UpOptions};
 use crate::topology::{Role, Topology};
 use crate::wire::client::ClusterStatus;
@@ -41,16 +42,13 @@ struct View {
 pub(crate) async fn run(context: &Context, args: &UpArgs) -> Result<u8, Failure> {
     let started = now();
     // One listener from before the first child on: a signal between two looks must not be missed.
-    let stop = terminated();
+    let stop = interrupted();
     let loaded = context.topology()?;
     let hosts = chosen(&loaded.topology, &args.hosts)?;
-    let options = UpOptions {
-        topology_path: loaded.path.clone(),
-        topology: loaded.topology.clone(),
-        hosts: hosts.clone(),
-    };
-    let (supervisor, events) = Supervisor::start(options)
-        .map_err(|error| Failure::failed(format!("cannot start the processes: {error}")))?;
+    let options =
+        UpOptions { topology_path: loaded.path.clone(), topology: loaded.topology.clone(), hosts: hosts.clone() };
+    let (supervisor, events) =
+        Supervisor::start(options).map_err(|error| Failure::failed(format!("cannot start the processes: {error}")))?;
     let result = watch(context, &loaded, &hosts, started, events, stop).await;
     supervisor.stop().await;
     result
@@ -122,29 +120,13 @@ async fn watch(
     result
 }
 
-/// Ctrl-C or SIGTERM; listens from the call on.
-fn terminated() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listeners = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) = listeners else {
-            // Without handlers the signals end this process, and the children end with it.
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    }
-}
-
 /// Asks for the status again and again, over a connection of its own, by whatever way in answers.
 async fn ask(context: Context, loaded: Loaded, hosts: Vec<HostId>, statuses: mpsc::Sender<ClusterStatus>) {
     let mut session: Option<Session> = None;
     let mut pause = ASK_UNTIL_READY;
     loop {
         if session.is_none() {
-            session = open(&context, &loaded, &hosts);
+            session = open(&context, &loaded, &hosts).await;
         }
         if let Some(open) = &session {
             match tokio::time::timeout(ANSWER_WAIT, open.status()).await {
@@ -165,13 +147,13 @@ async fn ask(context: Context, loaded: Loaded, hosts: Vec<HostId>, statuses: mps
 }
 
 /// Only the hosts that this command started are asked: another may be of another time.
-fn open(context: &Context, loaded: &Loaded, hosts: &[HostId]) -> Option<Session> {
+async fn open(context: &Context, loaded: &Loaded, hosts: &[HostId]) -> Option<Session> {
     let mut place = Context::place_of_file(loaded.clone()).ok()?;
     place.entrances.retain(|entrance| hosts.contains(&entrance.host));
     if place.entrances.is_empty() {
         return None;
     }
-    Session::open_quiet(context, &place, Token::default()).ok()
+    tokio::time::timeout(ANSWER_WAIT, Session::open(context, &place, Person::Nobody)).await.ok()?.ok()
 }
 
 impl View {
