@@ -1,4 +1,10 @@
 //! The topology: who is in the cluster, parsed and checked once. No I/O: it parses a `&str`.
+//!
+//! Invariants of a [`Topology`]: 1 to `HOSTS_MAX` hosts of 1 to `HOST_PROCESSES_MAX` processes; every host's name,
+//! process's id and address is there once. [`Topology::parse`] is the only way from text, and refuses everything else
+//! with file, line and reason; its tests stand beside it.
+
+mod parse;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,6 +12,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{HostId, ProcessId};
+
+pub use parse::TopologyError;
 
 /// What a process is meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,7 +81,40 @@ pub struct Topology {
     pub log_entries_max: u64,
 }
 
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Master => "master",
+            Self::Worker => "worker",
+            Self::Connector => "connector",
+        })
+    }
+}
+
+impl std::fmt::Display for AckLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Host => "host",
+            Self::Peer => "peer",
+            Self::All => "all",
+        })
+    }
+}
+
 impl Topology {
+    /// A hash of what every host must agree on. The folders are left out: each machine may keep them elsewhere. So is
+    /// the order of hosts and processes, which means nothing.
+    pub fn hash(&self) -> u32 {
+        let mut processes: Vec<_> =
+            self.processes().map(|process| (process.host, process.id, process.role, process.addr)).collect();
+        processes.sort_unstable();
+        let meaning = (&self.cluster, self.ack, self.log_entries_kept, self.log_entries_max, processes);
+        let bytes = postcard::to_stdvec(&meaning).unwrap_or_default();
+        let mut first = [0; 4];
+        first.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..4]);
+        u32::from_le_bytes(first)
+    }
+
     /// The host of this name.
     pub fn host(&self, id: HostId) -> Option<&HostSpec> {
         self.hosts.iter().find(|host| host.id == id)

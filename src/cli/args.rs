@@ -1,0 +1,303 @@
+//! The arguments: every verb and flag of the contract, each verb with an example.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::id::{HostId, ProcessId, RequestId, UserName};
+use crate::limits;
+use crate::topology::AckLevel;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gaggle",
+    version,
+    about = "A highly available microblog: a mesh of QUIC processes with no broker and no coordinator",
+    long_about = "A highly available microblog: a mesh of QUIC processes with no broker and no coordinator.\n\nWithout a verb, on a terminal, it opens the prompt: LIST, JOIN name, LEAVE name, CHAT, HELP, QUIT.",
+    after_help = "Start here:\n  gaggle up                 # every process of topology/lenss.toml\n  gaggle login ann          # in another terminal\n  gaggle post 'hello'\n  gaggle timeline --follow\n\nExit status: 0 done, 1 failed, 2 usage, 3 unknown user, 4 already or not joined, 5 identity refused, 6 no process reachable, 7 outcome unknown, 8 degraded, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    /// What holds for all verbs.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do; the prompt if nothing is said.
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+}
+
+/// Flags of all verbs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The topology file; else the profile's cluster, else topology/lenss.toml
+    #[arg(long, global = true, value_name = "FILE", env = "GAGGLE_TOPOLOGY")]
+    pub(crate) topology: Option<PathBuf>,
+    /// Another profile of this machine
+    #[arg(long = "as", global = true, value_name = "NAME", env = "GAGGLE_AS")]
+    pub(crate) profile: Option<UserName>,
+    /// Ask this host instead of the assigned one
+    #[arg(long, global = true, value_name = "HOST")]
+    pub(crate) via: Option<HostId>,
+    /// How long to try, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+    /// One JSON object a line, each with "v":1
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Start every process of the topology (or of some hosts) and stay in front
+    #[command(after_help = "Example:\n  gaggle up --topology topology/lenss.toml --host lenss3")]
+    Up(UpArgs),
+    /// Run one process of the topology in the foreground
+    #[command(after_help = "Example:\n  gaggle node W5 --topology topology/lenss.toml")]
+    Node(OneProcess),
+    /// Show hosts, processes, duties, epochs, sessions, lag, digests and disk; exit 8 if anything is degraded
+    #[command(after_help = "Example:\n  gaggle status --watch")]
+    Status(StatusArgs),
+    /// Move a process's duties and clients away, for maintenance
+    #[command(after_help = "Example:\n  gaggle drain W5")]
+    Drain(OneProcess),
+    /// Make a profile (a key), register its name, and make it the current one
+    #[command(after_help = "Example:\n  gaggle login ann")]
+    Login(OneName),
+    /// Show who you are, and which process serves you
+    #[command(after_help = "Example:\n  gaggle whoami --as bob")]
+    Whoami,
+    /// Leave the current profile; its key stays on this machine
+    #[command(after_help = "Example:\n  gaggle logout")]
+    Logout,
+    /// List the profiles of this machine
+    #[command(after_help = "Example:\n  gaggle profiles --json")]
+    Profiles,
+    /// List all users, whom you joined, and who joined you
+    #[command(after_help = "Example:\n  gaggle list")]
+    List,
+    /// Join (follow) somebody
+    #[command(visible_alias = "follow", after_help = "Example:\n  gaggle join bob")]
+    Join(Target),
+    /// Leave (unfollow) somebody
+    #[command(visible_alias = "unfollow", after_help = "Example:\n  gaggle leave bob")]
+    Leave(Target),
+    /// Post a line, or each line of standard input
+    #[command(after_help = "Examples:\n  gaggle post 'hello, world'\n  seq 10 | gaggle post - --id batch-1")]
+    Post(PostArgs),
+    /// Show your timeline, or somebody's posts, oldest first
+    #[command(after_help = "Examples:\n  gaggle timeline -n 50\n  gaggle timeline --user bob --follow")]
+    Timeline(TimelineArgs),
+    /// Your timeline live, and each line that you type is a post
+    #[command(after_help = "Example:\n  gaggle chat")]
+    Chat,
+    /// Put measured load on the cluster
+    #[command(after_help = "Example:\n  gaggle bench retwis --clients 64 --seconds 10 --ack peer")]
+    Bench(BenchArgs),
+    /// Look after configuration files
+    #[command(after_help = "Example:\n  gaggle config check topology/lenss.toml")]
+    Config(ConfigArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  gaggle completion bash > ~/.local/share/bash-completion/completions/gaggle")]
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = "Example:\n  gaggle man | man -l -")]
+    Man,
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Only this host's processes; may be given several times
+    #[arg(long = "host", value_name = "NAME")]
+    pub(crate) hosts: Vec<HostId>,
+}
+
+/// `node`, `drain`.
+#[derive(Debug, Args)]
+pub(crate) struct OneProcess {
+    /// The process, as the topology names it
+    pub(crate) id: ProcessId,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Show it again and again, until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// `login`.
+#[derive(Debug, Args)]
+pub(crate) struct OneName {
+    /// 1 to 32 letters, digits, '_' or '-'
+    pub(crate) name: UserName,
+}
+
+/// `join`, `leave`.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// Whom; as it is shown, with its suffix if it is contested
+    pub(crate) name: String,
+    /// The request's id: asking again with the same one has no second effect
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<RequestId>,
+}
+
+/// `post`.
+#[derive(Debug, Args)]
+pub(crate) struct PostArgs {
+    /// What to say; '-', or nothing, reads standard input, one post a line
+    #[arg(default_value = "-", allow_hyphen_values = true)]
+    pub(crate) text: String,
+    /// The request's id: asking again with the same one has no second effect; line n of standard input has ID/n
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<RequestId>,
+    /// How many copies to wait for: on this host, on one more, or on all; the cluster's level if not said
+    #[arg(long, value_name = "LEVEL", value_parser = ack_level())]
+    pub(crate) ack: Option<AckLevel>,
+}
+
+/// `timeline`.
+#[derive(Debug, Args)]
+pub(crate) struct TimelineArgs {
+    /// The posts that this person made, joined or not
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// At most so many posts; the last 20 unless told, with --since all that came
+    #[arg(short = 'n', value_name = "N",
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(limits::TIMELINE_POSTS_MAX)))]
+    pub(crate) count: Option<u32>,
+    /// Only what came after this cursor (of a post in --json)
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) since: Option<String>,
+    /// Go on with what arrives, until interrupted
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+/// What `bench` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Workload {
+    /// Each client posts.
+    Post,
+    /// Each client reads its timeline.
+    Timeline,
+    /// 5 % new users, 15 % joins and leaves, 30 % posts, 50 % timelines.
+    #[value(alias = "mix")]
+    Retwis,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What the clients do
+    pub(crate) workload: Workload,
+    /// People at once, each with one request under way
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) clients: u32,
+    /// How long, in seconds
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// How many copies a write waits for
+    #[arg(long, value_name = "LEVEL", default_value = "peer", value_parser = ack_level())]
+    pub(crate) ack: AckLevel,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// What to do with it
+    #[command(subcommand)]
+    pub(crate) action: ConfigAction,
+}
+
+/// What `config` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigAction {
+    /// Say whether a topology file is right, and what it means
+    #[command(after_help = "Example:\n  gaggle config check topology/lenss.toml")]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds".to_owned())?;
+    if !(seconds > 0.0 && seconds <= 86_400.0) {
+        return Err("must be more than 0 and at most 86400 seconds".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn ack_level() -> impl TypedValueParser<Value = AckLevel> {
+    PossibleValuesParser::new(["host", "peer", "all"]).map(|text| match text.as_str() {
+        "host" => AckLevel::Host,
+        "all" => AckLevel::All,
+        _ => AckLevel::Peer,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("gaggle").chain(line.split(' ')))
+    }
+
+    #[test]
+    fn the_definition_is_sound_and_every_verb_has_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Example"), "{} has no example", verb.get_name());
+        }
+    }
+
+    #[test]
+    fn verbs_and_aliases_are_understood() {
+        assert!(matches!(parse("follow bob").unwrap().verb, Some(Verb::Join(target)) if target.name == "bob"));
+        assert!(matches!(parse("unfollow bob --id x").unwrap().verb, Some(Verb::Leave(target)) if target.id.is_some()));
+        assert!(
+            matches!(parse("post - --ack all").unwrap().verb, Some(Verb::Post(post)) if post.ack == Some(AckLevel::All))
+        );
+        assert!(matches!(parse("post").unwrap().verb, Some(Verb::Post(post)) if post.text == "-"));
+        assert!(
+            matches!(parse("bench mix").unwrap().verb, Some(Verb::Bench(bench)) if bench.workload == Workload::Retwis)
+        );
+        assert!(
+            matches!(parse("timeline -n 100000").unwrap().verb, Some(Verb::Timeline(args)) if args.count == Some(100_000))
+        );
+        let cli = parse("status --timeout 0.5 --via lenss3 --json").unwrap();
+        assert_eq!(cli.global.timeout, Duration::from_millis(500));
+        assert!(cli.global.json && cli.global.via.is_some());
+    }
+
+    #[test]
+    fn values_that_are_not_allowed_are_refused() {
+        for line in [
+            "timeline -n 100001",
+            "post x --ack some",
+            "login a.b",
+            "node seventeen-letters",
+            "list --timeout 0",
+            "fly",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert!(parse("join bob --id a/1").is_ok());
+        assert!(Cli::try_parse_from(["gaggle", "join", "bob", "--id", "a b"]).is_err());
+    }
+}
