@@ -60,6 +60,9 @@ pub struct Stamp {
     pub origin: Origin,
 }
 
+/// The highest clock that an entry may carry (in the year 2112): near the end of the numbers, stamps would run out.
+pub const HLC_MAX: Hlc = Hlc(u64::MAX - (1 << 40));
+
 /// Bytes that are not an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
@@ -94,6 +97,9 @@ impl Entry {
         }
         if entry.id.seq == Seq::ZERO {
             return Err(EntryError::Malformed("seq 0".into()));
+        }
+        if entry.hlc > HLC_MAX {
+            return Err(EntryError::Malformed("a clock beyond all time".into()));
         }
         if let Op::Register { key, .. } = &entry.op
             && UserId::of(key) != entry.user
