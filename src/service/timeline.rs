@@ -5,7 +5,9 @@
 //!
 //! **Cursors.** A line's cursor is a vector that holds the lines up to it and none of the later ones: from the end of the
 //! timeline backwards, each line lowers it below every entry that carries its id. That is exact, because within an origin
-//! seqs and stamps rise together: an earlier line's entry cannot come after a later line's in the same origin.
+//! seqs and stamps rise together: an earlier line's entry cannot come after a later line's in the same origin. One case is
+//! left where a cursor gives a line once more, never one too few: while a post that two hosts took (one id, two entries)
+//! is shown by its later entry only, its cursor cannot hold it, because the entry that gives it its place is not shown yet.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 

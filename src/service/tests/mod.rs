@@ -21,16 +21,15 @@ use crate::time::{Hlc, Wall};
 pub(super) struct MemRows(BTreeMap<(Table, Vec<u8>), Vec<u8>>);
 
 impl MemRows {
-    fn range(&self, table: Table, from: &[u8], to: &[u8]) -> Vec<(&Vec<u8>, &Vec<u8>)> {
-        if !to.is_empty() && from >= to {
-            return Vec::new();
-        }
+    fn range(&self, table: Table, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Vec<u8>)> {
+        // An empty range is written as one that begins at its end.
+        let from = if to.is_empty() { from } else { from.min(to) };
         let upper = match (to.is_empty(), Table::ALL.get(table as usize + 1)) {
             (false, _) => Bound::Excluded((table, to.to_vec())),
             (true, Some(next)) => Bound::Excluded((*next, Vec::new())),
             (true, None) => Bound::Unbounded,
         };
-        self.0.range((Bound::Included((table, from.to_vec())), upper)).map(|((_, key), value)| (key, value)).collect()
+        self.0.range((Bound::Included((table, from.to_vec())), upper)).map(|((_, key), value)| (key, value))
     }
 
     /// Only the rows that the digest covers.
@@ -39,7 +38,7 @@ impl MemRows {
     }
 
     pub(super) fn table(&self, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.range(table, &[], &[]).into_iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+        self.range(table, &[], &[]).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 }
 
@@ -49,11 +48,11 @@ impl Rows for MemRows {
     }
 
     fn ascend(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
-        let _ = self.range(table, from, to).into_iter().find(|(key, value)| visit(key, value) == Walk::Stop);
+        let _ = self.range(table, from, to).find(|(key, value)| visit(key, value) == Walk::Stop);
     }
 
     fn descend(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
-        let _ = self.range(table, from, to).into_iter().rev().find(|(key, value)| visit(key, value) == Walk::Stop);
+        let _ = self.range(table, from, to).rev().find(|(key, value)| visit(key, value) == Walk::Stop);
     }
 }
 
