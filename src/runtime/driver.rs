@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::task::TaskTracker;
 
-use super::clock::Clock;
+use super::clock::{Clock, micros};
 use super::event::Event;
 use super::links::Links;
 use super::siblings::{self, Order};
@@ -26,11 +27,15 @@ use crate::net::FrameSender;
 use crate::service::rows::Rows;
 use crate::service::{feed, ledger, query, snapshot};
 use crate::store::Store;
+use crate::time::{Instant, Now};
 use crate::wire::client::{FeedFrame, ServerFrame};
 use crate::wire::heartbeat::Life;
 
 /// Events taken from the queue at once: timeouts are looked at in between.
 const EVENTS_AT_ONCE: usize = 128;
+
+/// Woken this much later than asked, a process was stopped, or too busy to listen.
+const LATE: Duration = Duration::from_millis(200);
 
 /// How the driver ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +87,9 @@ struct Client {
 pub(super) struct Driver {
     node: Node,
     clock: Clock,
+    /// How long this process did not run when it should have. The node's clock leaves that time out: what it did not
+    /// hear meanwhile is nobody's silence, and one that wakes from SIGSTOP must not depose its successor.
+    slept: Duration,
     joints: Joints,
     clients: BTreeMap<ClientId, Client>,
     feeds: BTreeMap<FeedId, (ClientId, mpsc::Sender<FeedFrame>)>,
@@ -93,7 +101,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(node: Node, clock: Clock, joints: Joints) -> Self {
         let (clients, feeds) = (BTreeMap::new(), BTreeMap::new());
-        Self { node, clock, joints, clients, feeds, next: VecDeque::new(), ending: None }
+        Self { node, clock, slept: Duration::ZERO, joints, clients, feeds, next: VecDeque::new(), ending: None }
     }
 
     /// Drives until the node ends. `first` are the inputs that come before all others.
@@ -110,7 +118,7 @@ impl Driver {
             }
             let due = self.node.poll_timeout();
             if let Some(at) = due {
-                let at = self.clock.tokio(at);
+                let at = self.clock.tokio(at + self.slept);
                 if sleep.deadline() != at {
                     sleep.as_mut().reset(at);
                 }
@@ -120,17 +128,28 @@ impl Driver {
                 () = &mut sleep, if due.is_some() => {}
                 _ = self.joints.events.recv_many(&mut events, EVENTS_AT_ONCE) => {}
             }
+            let late = due.map_or(Duration::ZERO, |at| self.now().mono.since(at));
+            if late > LATE {
+                tracing::debug!(?late, "woken late");
+                self.slept += late;
+            }
             for event in events.drain(..) {
                 self.on_event(event);
                 self.settle(&mut out);
             }
-            let now = self.clock.now();
+            let now = self.now();
             if self.node.poll_timeout().is_some_and(|at| at <= now.mono) {
                 self.node.handle_timeout(now, &mut out);
                 self.perform_all(&mut out);
                 self.settle(&mut out);
             }
         }
+    }
+
+    /// The node's clocks.
+    fn now(&self) -> Now {
+        let Now { mono, wall } = self.clock.now();
+        Now { mono: Instant::from_micros(mono.as_micros().saturating_sub(micros(self.slept))), wall }
     }
 
     /// Handles inputs until none is at hand.
@@ -144,7 +163,7 @@ impl Driver {
             } else {
                 None
             };
-            self.node.handle_input(self.clock.now(), input, out);
+            self.node.handle_input(self.now(), input, out);
             self.perform_all(out);
             if let Some(process) = buried {
                 siblings::free_what_it_held(&self.joints.tasks, &self.joints.store);
