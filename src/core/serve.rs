@@ -394,7 +394,7 @@ impl Node {
         let near: Vec<ProcessId> = self.mesh.living().collect();
         out.extend(near.into_iter().chain(far).map(|to| Output::Send { to, message: word.clone() }));
         self.elections.relay.resign(now.mono, Epoch::ZERO);
-        self.relay = None;
+        self.end_relay();
         if let Some(direct) = &mut self.elections.direct {
             direct.resign(now.mono, Epoch::ZERO);
         }
