@@ -156,6 +156,7 @@ impl Node {
         self.serving = Serving::Yes(Box::new(term));
         self.elections.serve.seize();
         self.elections.serve.announce(epoch, out);
+        self.tell_primary_copies(out);
         if self.warm == Warm::No {
             self.ask_recall(out);
         }
