@@ -75,8 +75,12 @@ impl ClientError {
     /// What to do next, when this error alone tells it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NoProcess { .. } => Some("see `gaggle status`, and whether the cluster runs and the topology is right".into()),
-            Self::Unknown { id, .. } => Some(format!("ask again with --id {id}: it has its effect once, however often")),
+            Self::NoProcess { .. } => {
+                Some("see `gaggle status`, and whether the cluster runs and the topology is right".into())
+            }
+            Self::Unknown { id, .. } => {
+                Some(format!("ask again with --id {id}: it has its effect once, however often"))
+            }
             Self::Identity { process, .. } => {
                 Some(format!("check that the certs folder holds {process}'s present public key"))
             }

@@ -219,8 +219,7 @@ impl Client {
         loop {
             let wanted = limit.saturating_sub(count(&all));
             let page = wanted.min(limits::ANSWER_POSTS_MAX);
-            let body =
-                RequestBody::Timeline { of: of.clone(), limit: page, since: Some(since.clone()), before: None };
+            let body = RequestBody::Timeline { of: of.clone(), limit: page, since: Some(since.clone()), before: None };
             let (posts, more, cursor) = self.posts(body, deadline).await?;
             let reached = posts.last().map(|post| post.cursor.clone());
             all.extend(posts);
