@@ -31,7 +31,7 @@ use crate::limits;
 use crate::net::{CertBook, CloseCode, Identity, NodeEndpoint, certs};
 use crate::service::ledger::WriterMark;
 use crate::store::{LmdbStore, Store, StoreIdentity};
-use crate::topology::{AckLevel, HostSpec, ProcessSpec, Role, Topology};
+use crate::topology::{HostSpec, ProcessSpec, Topology};
 use crate::wire::Versions;
 use crate::wire::peer::PeerHello;
 
@@ -274,7 +274,7 @@ impl Signals {
 fn node_config(options: &NodeOptions) -> Result<NodeConfig, RunError> {
     Ok(NodeConfig {
         topology: options.topology.clone(),
-        topology_hash: topology_hash(&options.topology),
+        topology_hash: options.topology.hash(),
         me: options.id,
         run: random()?,
         pid: std::process::id(),
@@ -296,27 +296,6 @@ fn random() -> Result<u64, RunError> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).map_err(|_| RunError::Start("no randomness".to_owned()))?;
     Ok(u64::from_be_bytes(bytes))
-}
-
-/// A hash of what the machines' topology files must agree on: not comments, nor where each machine keeps its folders.
-fn topology_hash(topology: &Topology) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    let mut line = |text: String| hasher.update(text.as_bytes());
-    let ack = match topology.ack {
-        AckLevel::Host => "host",
-        AckLevel::Peer => "peer",
-        AckLevel::All => "all",
-    };
-    line(format!("{} {ack} {} {}\n", topology.cluster, topology.log_entries_kept, topology.log_entries_max));
-    for process in topology.processes() {
-        let role = match process.role {
-            Role::Master => "master",
-            Role::Worker => "worker",
-            Role::Connector => "connector",
-        };
-        line(format!("{} {} {role} {}\n", process.host, process.id, process.addr));
-    }
-    hasher.finalize()
 }
 
 /// The run file of a process, for those that must know whether a host is down (`backup restore`).
