@@ -1,3 +1,7 @@
 //! Hands the arguments to `cli` and turns its result into an exit status.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gaggle::cli::run(std::env::args_os())
+}

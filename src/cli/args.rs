@@ -170,10 +170,10 @@ pub(crate) struct TimelineArgs {
     /// The posts that this person made, joined or not
     #[arg(long, value_name = "NAME")]
     pub(crate) user: Option<String>,
-    /// At most so many posts
-    #[arg(short = 'n', value_name = "N", default_value_t = limits::TIMELINE_POSTS,
+    /// At most so many posts; the last 20 unless told, with --since all that came
+    #[arg(short = 'n', value_name = "N",
           value_parser = clap::value_parser!(u32).range(0..=i64::from(limits::TIMELINE_POSTS_MAX)))]
-    pub(crate) count: u32,
+    pub(crate) count: Option<u32>,
     /// Only what came after this cursor (of a post in --json)
     #[arg(long, value_name = "CURSOR")]
     pub(crate) since: Option<String>,
@@ -278,7 +278,7 @@ mod tests {
             matches!(parse("bench mix").unwrap().verb, Some(Verb::Bench(bench)) if bench.workload == Workload::Retwis)
         );
         assert!(
-            matches!(parse("timeline -n 100000").unwrap().verb, Some(Verb::Timeline(args)) if args.count == 100_000)
+            matches!(parse("timeline -n 100000").unwrap().verb, Some(Verb::Timeline(args)) if args.count == Some(100_000))
         );
         let cli = parse("status --timeout 0.5 --via lenss3 --json").unwrap();
         assert_eq!(cli.global.timeout, Duration::from_millis(500));

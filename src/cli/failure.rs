@@ -125,7 +125,8 @@ impl Failure {
         value
     }
 
-    fn to_text(&self) -> String {
+    /// For people.
+    pub(crate) fn to_text(&self) -> String {
         if matches!(self.kind, Kind::OutputClosed) {
             return String::new();
         }

@@ -1,7 +1,239 @@
 //! Verbs for people and operators: parse, call, print.
+//!
+//! The contract of verbs, flags, JSON and exit statuses is kept here and nowhere else: [`args`] parses, [`failure`] has
+//! the one table of exit statuses, [`output`] prints. Nothing here knows the protocol: [`session`] is the only file that
+//! calls the client library. Each verb returns its exit status, or a [`Failure`] that is said once, here.
 
+mod account;
 mod args;
+mod bench;
+mod chat;
+mod context;
 mod failure;
 mod harmless;
+mod input;
+mod operate;
 mod output;
+mod people;
+mod post;
 mod profile;
+mod prompt;
+mod session;
+mod status;
+mod timeline;
+mod up;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use tokio::runtime::{Builder, Runtime};
+
+use args::{Cli, Verb};
+use context::Context;
+use failure::{Failure, Kind};
+use output::Out;
+use people::Direction;
+use profile::Profiles;
+use prompt::Start;
+use session::{Person, Session};
+
+/// Runs the command line; the exit status is the contract's.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(usage(&error, &arguments)),
+    };
+    let json = cli.global.json;
+    match dispatch(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            failure.report(json);
+            ExitCode::from(failure.kind.exit_status())
+        }
+    }
+}
+
+/// Help and version are answers; the rest are usage errors, in JSON if `--json` is among the arguments.
+fn usage(error: &clap::Error, arguments: &[OsString]) -> u8 {
+    if !error.use_stderr() {
+        // A reader that has closed standard output has what it wanted.
+        let _ = error.print();
+        return 0;
+    }
+    if arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json") {
+        usage_failure(error).report(true);
+    } else {
+        let _ = error.print();
+    }
+    Kind::Usage.exit_status()
+}
+
+fn usage_failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let tip = lines.find_map(|line| line.strip_prefix("tip: "));
+    Failure::usage(message).hint(tip.unwrap_or("gaggle --help"))
+}
+
+fn dispatch(cli: Cli) -> Result<u8, Failure> {
+    let context = Context { out: Out::new(cli.global.json), global: cli.global, profiles: Profiles::open()? };
+    let verb = match cli.verb {
+        Some(Verb::Node(args)) => return operate::node(&context, args.id),
+        Some(Verb::Logout) => return account::logout(&context),
+        Some(Verb::Profiles) => return account::profiles(&context),
+        Some(Verb::Config(args)) => return operate::config(context.out, &args.action),
+        Some(Verb::Completion { shell }) => return operate::completion(shell),
+        Some(Verb::Man) => return operate::man(),
+        Some(verb) => Some(verb),
+        None => None,
+    };
+    if verb.is_none() && (!is_terminal() || context.out.is_json()) {
+        let _ = write!(std::io::stderr().lock(), "{}", if context.out.is_json() { String::new() } else { help() });
+        return Err(Failure::usage("no verb, and no terminal for the prompt").hint("gaggle --help"));
+    }
+    let runtime = match &verb {
+        Some(Verb::Bench(_)) => Builder::new_multi_thread().enable_all().build(),
+        // One thread, so that writes go out in the order in which they were begun.
+        Some(_) | None => Builder::new_current_thread().enable_all().build(),
+    };
+    let runtime: Runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let result = runtime.block_on(perform(&context, verb));
+    // A thread that still reads a terminal or a pipe is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+fn help() -> String {
+    Cli::command().render_help().to_string()
+}
+
+fn is_terminal() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
+}
+
+async fn perform(context: &Context, verb: Option<Verb>) -> Result<u8, Failure> {
+    match verb {
+        // It has its own way to end: its children first.
+        Some(Verb::Up(args)) => up::run(context, &args).await,
+        Some(Verb::Status(args)) => interruptible(status::run(context, &args)).await,
+        Some(Verb::Drain(args)) => interruptible(operate::drain(context, args.id)).await,
+        Some(Verb::Login(args)) => interruptible(account::login(context, &args.name)).await,
+        Some(Verb::Bench(args)) => interruptible(bench::run(context, &args)).await,
+        other => as_person(context, other).await,
+    }
+}
+
+async fn interruptible(verb: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let interrupt = interrupted();
+    tokio::select! {
+        result = verb => result,
+        () = interrupt => Err(Failure::new(Kind::Interrupted, "interrupted")),
+    }
+}
+
+/// Ctrl-C, SIGTERM, or a terminal that is gone; listens from the call on.
+pub(crate) fn interrupted() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let listeners = kinds.map(signal);
+    async move {
+        let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = listeners else {
+            // Without handlers the signals end this process at once.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// Runs a verb of somebody who is logged in; what was seen is kept however it ends.
+async fn as_person(context: &Context, verb: Option<Verb>) -> Result<u8, Failure> {
+    let interrupt = interrupted();
+    tokio::pin!(interrupt);
+    let profile = context.profile()?;
+    let place = context.place_of(&profile)?;
+    let identity = Context::identity(&profile)?;
+    let session = tokio::select! {
+        session = Session::open(context, &place, Person::Owner(identity, profile.clone())) => session?,
+        () = &mut interrupt => return Err(Failure::new(Kind::Interrupted, "interrupted")),
+    };
+    let is_prompt = match &verb {
+        None => true,
+        Some(Verb::Chat) => is_terminal() && !context.out.is_json(),
+        Some(_) => false,
+    };
+    let mut helpers = vec![session.keep_token()];
+    if !is_prompt {
+        helpers.push(session.say_notices(context.out));
+    }
+    let running = async {
+        match verb {
+            None => prompt::run(context, &session, &profile, Start::Commands).await,
+            Some(Verb::Chat) if is_prompt => prompt::run(context, &session, &profile, Start::Chat).await,
+            Some(verb) => one_verb(context, &session, verb).await,
+        }
+    };
+    let result = tokio::select! {
+        result = running => result,
+        () = &mut interrupt => Err(interrupted_with(&session)),
+    };
+    for helper in helpers {
+        helper.abort();
+    }
+    let kept = session.close().await;
+    let status = result?;
+    kept.map(|()| status)
+}
+
+/// An interrupted write may have had its effect: its id is what finds out.
+fn interrupted_with(session: &Session) -> Failure {
+    let Some((first, count)) = session.unanswered() else { return Failure::new(Kind::Interrupted, "interrupted") };
+    let message = format!("interrupted: the outcome of {count} requests is unknown, {first} first");
+    let mut failure = Failure::new(Kind::Interrupted, message).hint(format!("ask again with --id {first}"));
+    failure.id = Some(first.as_str().to_owned());
+    failure
+}
+
+async fn one_verb(context: &Context, session: &Session, verb: Verb) -> Result<u8, Failure> {
+    match verb {
+        Verb::Whoami => account::whoami(context, session).await,
+        Verb::List => people::list(context.out, session).await,
+        Verb::Join(target) => people::change(context, session, Direction::Join, &target).await,
+        Verb::Leave(target) => people::change(context, session, Direction::Leave, &target).await,
+        Verb::Post(args) => post::run(context, session, &args).await,
+        Verb::Timeline(args) => timeline::run(context, session, &args).await,
+        Verb::Chat => chat::run(context, session).await,
+        Verb::Up(_)
+        | Verb::Node(_)
+        | Verb::Status(_)
+        | Verb::Drain(_)
+        | Verb::Login(_)
+        | Verb::Logout
+        | Verb::Profiles
+        | Verb::Bench(_)
+        | Verb::Config(_)
+        | Verb::Completion { .. }
+        | Verb::Man => Err(Failure::failed("this verb needs no profile")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_errors_are_one_line_for_programs() {
+        let error = Cli::try_parse_from(["gaggle", "lits", "--json"]).unwrap_err();
+        let failure = usage_failure(&error);
+        assert_eq!(failure.kind.exit_status(), 2);
+        assert_eq!(failure.message, "unrecognized subcommand 'lits'");
+        assert!(failure.hint.unwrap().contains("list"));
+    }
+}

@@ -187,6 +187,11 @@ impl Profile {
         replace(&path, &text)
     }
 
+    /// Whether its folder is there.
+    pub(crate) fn is_there(&self) -> bool {
+        self.folder.exists()
+    }
+
     /// Takes a profile that was begun, and whose name was refused, away again.
     pub(crate) fn discard(&self) -> Result<(), Failure> {
         fs::remove_dir_all(&self.folder).map_err(|error| trouble(&self.folder, &error))

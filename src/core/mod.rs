@@ -4,5 +4,17 @@
 //! (the runtime on QUIC and LMDB, the simulator on its own network and disk). Nothing is shown to anybody before the
 //! store has said `Persisted`.
 
+mod copies;
+mod detector;
+mod election;
+mod feeds;
 pub mod io;
+mod mesh;
 pub mod node;
+mod people;
+mod primary;
+mod relay;
+mod report;
+mod serve;
+mod sink;
+mod source;

@@ -26,6 +26,11 @@ impl Clock {
         Now { mono, wall }
     }
 
+    /// The monotonic clock in the async runtime's words.
+    pub(crate) fn tokio_now(&self) -> tokio::time::Instant {
+        self.tokio(self.now().mono)
+    }
+
     /// The moment in the async runtime's words.
     pub(crate) fn tokio(&self, at: Instant) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.start + Duration::from_micros(at.as_micros()))

@@ -4,9 +4,22 @@
 //! every channel is bounded by [`crate::limits`]; nothing here decides anything about the domain. What must hold
 //! across processes is proved in `core` (the simulator runs the same node) and in `store` (the fence); here stand the
 //! tests of what only the real thing has: threads, pids, signals.
+//!
+//! A process is one async thread, because ten of them share a machine with few cores, and the writer's thread. Tasks:
+//! the driver; one keeper for each peer that we dial ([`links`]); one listener for each peer that dials us
+//! ([`inbound`]); one for each client and each live feed ([`clients`]); the watcher of siblings; the signals.
 
+mod clients;
 mod clock;
+mod driver;
+mod event;
+mod inbound;
+mod links;
+mod pids;
 mod process;
+mod shared;
+mod siblings;
 pub mod supervise;
+mod writer;
 
-pub use process::{NodeOptions, RunError, run_node};
+pub use process::{NodeOptions, RunError, living_processes, run_node};

@@ -1,9 +1,44 @@
 //! One process of the topology, from its start to its goodbye.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::id::ProcessId;
-use crate::topology::Topology;
+use ring::rand::{SecureRandom, SystemRandom};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::clock::Clock;
+use super::driver::{Driver, Ending, Joints, Supervision};
+use super::event::Event;
+use super::inbound;
+use super::links::Links;
+use super::pids::{self, Living, RunFile};
+use super::shared::Shared;
+use super::siblings::Watcher;
+use super::supervise::{PARENT, SUPERVISED, Wish};
+use super::writer;
+use crate::core::io::Input;
+use crate::core::node::{Node, NodeConfig};
+use crate::id::{HostId, ProcessId};
+use crate::limits;
+use crate::net::{CertBook, CloseCode, Identity, NodeEndpoint, certs};
+use crate::service::ledger::WriterMark;
+use crate::store::{LmdbStore, Store, StoreIdentity};
+use crate::topology::{AckLevel, HostSpec, ProcessSpec, Role, Topology};
+use crate::wire::Versions;
+use crate::wire::peer::PeerHello;
+
+/// How long the last words of a process that leaves may take to leave, too.
+const LAST_WORDS: Duration = Duration::from_millis(60);
+/// How long tasks and other sides have to take note of the end.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// What a process is started with.
 #[derive(Debug, Clone)]
@@ -49,7 +84,248 @@ impl RunError {
 }
 
 /// Runs a process of the topology until it said goodbye (SIGTERM) or cannot go on. Blocks; logs to standard error.
+///
+/// To be called from the main thread, and once: it ties the process's life to its supervisor's.
 pub fn run_node(options: NodeOptions) -> Result<(), RunError> {
-    let _ = options;
-    unimplemented!()
+    let supervision = follow_parent()?;
+    start_log();
+    let site = Site::of(&options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(start_error)?;
+    let ending = runtime.block_on(run(&options, &site, supervision));
+    // The writer thread may wait for a lock that nobody gives back: it is not waited for.
+    runtime.shutdown_background();
+    ending
+}
+
+/// Under `gaggle up`: ends with it, even if it is killed.
+fn follow_parent() -> Result<Supervision, RunError> {
+    let Some(parent) = std::env::var(PARENT).ok().filter(|_| std::env::var_os(SUPERVISED).is_some()) else {
+        return Ok(Supervision::Alone);
+    };
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(start_error)?;
+    // It may have died before the line above, and then no signal ever comes.
+    let lives = getppid().is_some_and(|pid| pid.as_raw_nonzero().get().to_string() == parent);
+    if lives { Ok(Supervision::Supervised) } else { Err(RunError::Start("the supervisor is gone".to_owned())) }
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GAGGLE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Fails only when there is a log already, as in tests.
+    let _ = log.compact().with_ansi(std::io::stderr().is_terminal()).try_init();
+}
+
+fn start_error(error: impl std::fmt::Display) -> RunError {
+    RunError::Start(error.to_string())
+}
+
+/// Where a process stands, in the topology and on the disk.
+struct Site {
+    spec: ProcessSpec,
+    host: HostSpec,
+    certs: PathBuf,
+    data: PathBuf,
+    run_path: PathBuf,
+}
+
+impl Site {
+    fn of(options: &NodeOptions) -> Result<Self, RunError> {
+        let NodeOptions { topology, base, id } = options;
+        let spec = topology.process(*id).ok_or(RunError::UnknownProcess(*id))?.clone();
+        let host = topology.host(spec.host).ok_or(RunError::UnknownProcess(*id))?.clone();
+        let (certs, data) = (base.join(&topology.certs), base.join(&topology.data));
+        let run_path = pids::run_path(&data, spec.host, *id);
+        Ok(Self { spec, host, certs, data, run_path })
+    }
+
+    /// Two processes with one id would share a key and a place in the election.
+    fn refuse_a_second(&self) -> Result<(), RunError> {
+        let RunFile::Process(stamp) = pids::read_run(&self.run_path) else { return Ok(()) };
+        if stamp.pid == std::process::id() || Living::hold(stamp).is_none() {
+            return Ok(());
+        }
+        Err(RunError::Running { id: self.spec.id, pid: stamp.pid })
+    }
+
+    fn identity(&self) -> Result<Identity, RunError> {
+        let key = self.certs.join("private").join(format!("{}.key", self.spec.id));
+        let identity = Identity::load_or_make(&key).map_err(start_error)?;
+        certs::publish(&self.certs, self.spec.id, &identity.public_key()).map_err(start_error)?;
+        Ok(identity)
+    }
+
+    fn store(&self, cluster: &str) -> Result<Arc<dyn Store>, RunError> {
+        let identity = StoreIdentity { cluster: cluster.to_owned(), host: self.spec.host };
+        let folder = self.data.join(self.spec.host.to_string());
+        let store = LmdbStore::open(&folder, &identity).map_err(start_error)?;
+        Ok(Arc::new(store))
+    }
+}
+
+/// Everything from the first port to the last word.
+async fn run(options: &NodeOptions, site: &Site, supervision: Supervision) -> Result<(), RunError> {
+    let clock = Clock::start();
+    site.refuse_a_second()?;
+    let identity = site.identity()?;
+    let book = CertBook::load(&site.certs).map_err(start_error)?;
+    let store = site.store(&options.topology.cluster)?;
+    let endpoint = NodeEndpoint::bind(site.spec.addr, identity).map_err(start_error)?;
+    let signals = Signals::new().map_err(start_error)?;
+    fs::create_dir_all(pids::run_folder(&site.data, site.spec.host))
+        .map_err(|error| folder_error(&site.data, &error))?;
+    // Only with the port in hand: of two that start at once, one fails before it says who it is.
+    let me = pids::myself().map_err(start_error)?;
+    pids::write_run(&site.run_path, me).map_err(|error| folder_error(&site.run_path, &error))?;
+
+    let config = node_config(options)?;
+    let (events, inbox) = mpsc::channel(limits::INPUTS_WAITING_MAX);
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let shared = Arc::new(Shared {
+        endpoint: endpoint.clone(),
+        topology: options.topology.clone(),
+        me: options.id,
+        host: site.spec.host,
+        hello: hello(&config),
+        events: events.clone(),
+        tasks: tasks.clone(),
+        cancel: cancel.clone(),
+        book: Mutex::new(book),
+        numbers: AtomicU64::new(1),
+    });
+    let mark = WriterMark { process: options.id, pid: me.pid };
+    let (orders, _) = writer::start(Arc::clone(&store), mark, clock, events.clone()).map_err(start_error)?;
+    let others = site.host.processes.iter().map(|process| process.id).filter(|id| *id != options.id);
+    let mut watcher = Watcher::new(&site.data, site.spec.host, others);
+    let first = watcher.look();
+    let joints = Joints {
+        store,
+        events: inbox,
+        writer: orders,
+        watcher: watcher.orders(),
+        links: Links::new(Arc::clone(&shared)),
+        tasks: tasks.clone(),
+        supervision,
+    };
+    tasks.spawn(watcher.run(tasks.clone(), cancel.clone(), events.clone()));
+    tasks.spawn(inbound::accept_all(Arc::clone(&shared)));
+    tasks.spawn(signals.run(cancel.clone(), events));
+    drop(shared);
+    if supervision == Supervision::Supervised {
+        Wish::Ready { ready: options.id }.say();
+    }
+    tracing::info!(id = %options.id, addr = %site.spec.addr, pid = me.pid, "up");
+
+    let ending = Driver::new(Node::new(config, clock.now()), clock, joints).run(first).await;
+    leave(&ending, site, &endpoint, &tasks, &cancel).await;
+    match ending {
+        Ending::Clean => Ok(()),
+        Ending::Failed(reason) => Err(RunError::Failed(reason)),
+        Ending::Aborted => Err(RunError::Failed("ended by a second signal".to_owned())),
+    }
+}
+
+/// Lets the last words arrive and closes what is open. The driver is gone, and with it the ends of all streams.
+async fn leave(ending: &Ending, site: &Site, endpoint: &NodeEndpoint, tasks: &TaskTracker, cancel: &CancellationToken) {
+    tasks.close();
+    if *ending == Ending::Clean {
+        if let Err(error) = pids::write_left(&site.run_path) {
+            tracing::warn!(%error, "the run file cannot say goodbye: this process may be started again");
+        }
+        // Links and clients write what was queued; a close would throw away what is not yet on its way.
+        tokio::time::sleep(LAST_WORDS).await;
+    }
+    cancel.cancel();
+    endpoint.close(CloseCode::Goodbye, "");
+    let _ = tokio::time::timeout(FAREWELL, tasks.wait()).await;
+    endpoint.wait_closed(FAREWELL).await;
+    tracing::info!(id = %site.spec.id, ?ending, "gone");
+}
+
+fn folder_error(path: &Path, error: &std::io::Error) -> RunError {
+    RunError::Start(format!("cannot use {}: {error}", path.display()))
+}
+
+/// SIGTERM and SIGINT: the first asks the node to hand over, the second ends the process.
+struct Signals {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn run(mut self, cancel: CancellationToken, events: mpsc::Sender<Event>) {
+        for event in [Event::Input(Input::Terminate), Event::Abort] {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = self.term.recv() => {}
+                _ = self.int.recv() => {}
+            }
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn node_config(options: &NodeOptions) -> Result<NodeConfig, RunError> {
+    Ok(NodeConfig {
+        topology: options.topology.clone(),
+        topology_hash: topology_hash(&options.topology),
+        me: options.id,
+        run: random()?,
+        pid: std::process::id(),
+        seed: random()?,
+    })
+}
+
+fn hello(config: &NodeConfig) -> PeerHello {
+    PeerHello {
+        versions: Versions::OURS,
+        cluster: config.topology.cluster.clone(),
+        run: config.run,
+        pid: config.pid,
+        topology: config.topology_hash,
+    }
+}
+
+fn random() -> Result<u64, RunError> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| RunError::Start("no randomness".to_owned()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// A hash of what the machines' topology files must agree on: not comments, nor where each machine keeps its folders.
+fn topology_hash(topology: &Topology) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut line = |text: String| hasher.update(text.as_bytes());
+    let ack = match topology.ack {
+        AckLevel::Host => "host",
+        AckLevel::Peer => "peer",
+        AckLevel::All => "all",
+    };
+    line(format!("{} {ack} {} {}\n", topology.cluster, topology.log_entries_kept, topology.log_entries_max));
+    for process in topology.processes() {
+        let role = match process.role {
+            Role::Master => "master",
+            Role::Worker => "worker",
+            Role::Connector => "connector",
+        };
+        line(format!("{} {} {role} {}\n", process.host, process.id, process.addr));
+    }
+    hasher.finalize()
+}
+
+/// The run file of a process, for those that must know whether a host is down (`backup restore`).
+pub fn living_processes(topology: &Topology, base: &Path, host: HostId) -> Vec<(ProcessId, u32)> {
+    let data = base.join(&topology.data);
+    let of_host = topology.host(host).map(|host| host.processes.as_slice()).unwrap_or_default();
+    let living = of_host.iter().filter_map(|process| match pids::read_run(&pids::run_path(&data, host, process.id)) {
+        RunFile::Process(stamp) => Living::hold(stamp).map(|_| (process.id, stamp.pid)),
+        RunFile::Absent | RunFile::Left => None,
+    });
+    living.collect()
 }

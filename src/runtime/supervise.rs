@@ -1,12 +1,27 @@
 //! Starts the processes of some hosts as children of this one, and starts them again when they ask for it.
+//!
+//! The primary of each host decides about restarts and says so in a line on its standard output; this room carries it
+//! out. Only when nobody of a host lives to decide does it act by itself. One thread owns everything here: the kernel
+//! sends the parent-death signal when the *thread* that started a child ends, so that thread lives as long as they do.
+
+mod family;
+mod talk;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::id::{HostId, ProcessId};
 use crate::topology::Topology;
+use family::Family;
+
+pub(crate) use talk::{PARENT, SUPERVISED, Wish};
+
+/// Events that wait for whoever started us; log lines above this are dropped.
+const EVENTS_WAITING_MAX: usize = 4_096;
+/// How long children have to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// What `gaggle up` starts.
 #[derive(Debug, Clone)]
@@ -61,17 +76,37 @@ pub enum ChildEvent {
 
 /// Owns the children; they end with it.
 #[derive(Debug)]
-pub struct Supervisor {}
+pub struct Supervisor {
+    stop: oneshot::Sender<()>,
+    stopped: oneshot::Receiver<()>,
+}
 
 impl Supervisor {
     /// Starts the children from a thread of its own and returns at once; the receiver tells what becomes of them.
     pub fn start(options: UpOptions) -> std::io::Result<(Self, mpsc::Receiver<ChildEvent>)> {
-        let _ = options;
-        unimplemented!()
+        Self::start_program(std::env::current_exe()?, options)
+    }
+
+    /// As `start`, with another program than this one.
+    fn start_program(program: PathBuf, options: UpOptions) -> std::io::Result<(Self, mpsc::Receiver<ChildEvent>)> {
+        let (events, inbox) = mpsc::channel(EVENTS_WAITING_MAX);
+        let (stop, stop_wanted) = oneshot::channel();
+        let (done, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("supervisor".into()).spawn(move || {
+            runtime.block_on(Family::new(program, &options, events).run(stop_wanted));
+            let _ = done.send(());
+        })?;
+        Ok((Self { stop, stopped }, inbox))
     }
 
     /// SIGTERM to all, three seconds, SIGKILL; returns when none is left.
     pub async fn stop(self) {
-        unimplemented!()
+        let _ = self.stop.send(());
+        // An error means that the thread is gone, and the kernel has ended the children with it.
+        let _ = self.stopped.await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EntryId, Origin, PostText, PublicKey, RequestId, Seq, UserId, UserName};
+use crate::id::{EntryId, Origin, PostText, PublicKey, RequestId, Seq, UserId, UserName, Vector};
 use crate::limits;
 use crate::time::Hlc;
 
@@ -20,6 +20,9 @@ pub struct Entry {
     pub user: UserId,
     /// The idempotency key that the client gave it.
     pub request: RequestId,
+    /// What its host held of other origins, where that had grown since its last entry: nobody applies this entry before
+    /// those (P4). Exact, so that two hosts' entries can never wait for each other.
+    pub after: Vector,
     /// What it does.
     pub op: Op,
 }
@@ -60,6 +63,9 @@ pub struct Stamp {
     pub origin: Origin,
 }
 
+/// The highest clock that an entry may carry (in the year 2112): near the end of the numbers, stamps would run out.
+pub const HLC_MAX: Hlc = Hlc(u64::MAX - (1 << 40));
+
 /// Bytes that are not an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
@@ -94,6 +100,9 @@ impl Entry {
         }
         if entry.id.seq == Seq::ZERO {
             return Err(EntryError::Malformed("seq 0".into()));
+        }
+        if entry.hlc > HLC_MAX {
+            return Err(EntryError::Malformed("a clock beyond all time".into()));
         }
         if let Op::Register { key, .. } = &entry.op
             && UserId::of(key) != entry.user

@@ -1,8 +1,20 @@
 //! Feeds: which of the entries between two cursors somebody is shown, each post once, in the order of arrival.
+//!
+//! A post may arrive as several entries with one request id, taken at two hosts during a partition. A feed shows it at
+//! the first of them that it walks over; the cursor then holds that entry, so that the others are known as repeats here
+//! and, when the client resumes there, on any other host.
 
-use crate::id::{FeedId, UserId, Vector};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::id::{FeedId, Origin, Seq, UserId, Vector};
+use crate::limits;
+use crate::service::entry::{Entry, Op, Stamp};
 use crate::service::query::ShownPost;
-use crate::service::rows::Rows;
+use crate::service::records::{self, Kind, PostRow};
+use crate::service::rows::{Rows, Table, Walk};
+use crate::service::timeline::{self, Authors};
+use crate::service::view::View;
+use crate::service::{keys, ledger, meta};
 
 /// What one feed is told next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,9 +25,216 @@ pub struct FeedStep {
     pub posts: Vec<ShownPost>,
 }
 
-/// Walks from one cursor towards what is shown, for every feed that stands at that cursor, and returns the steps and
-/// the cursor reached (which may fall short of `shown`: at most `FEED_ENTRIES_MAX` entries are walked at once).
+/// Entries read ahead from one origin's log.
+const READ_AHEAD: usize = 64;
+
+/// Walks from one cursor towards what is shown, for every feed that stands at that cursor, and returns the steps (of
+/// those feeds that are told a post) and the cursor reached, which holds for all of them and may fall short of `shown`:
+/// at most `FEED_ENTRIES_MAX` entries and `ANSWER_BYTES_MAX` bytes are walked at once.
 pub fn advance(rows: &dyn Rows, from: &Vector, shown: &Vector, feeds: &[(FeedId, UserId)]) -> (Vec<FeedStep>, Vector) {
-    let _ = (rows, from, shown, feeds);
-    unimplemented!()
+    let cut = meta::cut(rows);
+    let behind: Vec<Origin> = shown
+        .iter()
+        .filter(|(origin, seq)| from.get(*origin) < *seq && from.get(*origin) < cut.get(*origin))
+        .map(|(origin, _)| origin)
+        .collect();
+    if !behind.is_empty() {
+        return catch_up(rows, from, shown, &behind, feeds);
+    }
+    let mut walk = LogWalk::new(rows, from, shown);
+    let mut told = Told::new(View { rows, shown }, from, feeds);
+    let mut bytes = 0;
+    for _ in 0..limits::FEED_ENTRIES_MAX {
+        let Some(entry) = walk.next() else { break };
+        if let Op::Post { text } = &entry.op {
+            bytes += timeline::line_bytes(text.as_str().len(), shown);
+        }
+        told.tell(&entry);
+        if bytes >= limits::ANSWER_BYTES_MAX {
+            break;
+        }
+    }
+    told.finish()
+}
+
+/// The log no longer holds what came after the cursor: goes on from the tables, by part of what was cut.
+fn catch_up(
+    rows: &dyn Rows,
+    from: &Vector,
+    shown: &Vector,
+    behind: &[Origin],
+    feeds: &[(FeedId, UserId)],
+) -> (Vec<FeedStep>, Vector) {
+    // A quarter, so that posts of full length fit in a frame.
+    let mut budget = limits::FEED_ENTRIES_MAX as u64 / 4;
+    let mut reached = from.clone();
+    for origin in behind {
+        let step = budget.min(shown.get(*origin).0 - from.get(*origin).0);
+        reached.set(*origin, Seq(from.get(*origin).0 + step));
+        budget -= step;
+    }
+    let view = View { rows, shown: &reached };
+    let joins = View { rows, shown };
+    let mut authors = Authors::default();
+    let mut steps = Vec::new();
+    for (feed, user) in feeds {
+        let found = timeline::new_posts(view, &timeline::sources(joins, *user), from);
+        let lines = found.iter().enumerate();
+        let lines = lines.filter_map(|(index, found)| Some((index, timeline::line(view, found, &mut authors)?)));
+        let lines = lines.collect();
+        let (posts, _) = timeline::with_cursors(view, &found, lines, from, found.len());
+        if !posts.is_empty() {
+            steps.push(FeedStep { feed: *feed, posts });
+        }
+    }
+    (steps, reached)
+}
+
+/// One origin's log between two places.
+struct Strand {
+    origin: Origin,
+    read: Seq,
+    upto: Seq,
+    ready: VecDeque<Entry>,
+}
+
+impl Strand {
+    fn refill(&mut self, rows: &dyn Rows) {
+        if !self.ready.is_empty() || self.read >= self.upto {
+            return;
+        }
+        let (upto, mut broken) = (self.upto, true);
+        let mut read = self.read;
+        ledger::walk_log(rows, self.origin, self.read, &mut |seq, bytes| {
+            if seq > upto || self.ready.len() >= READ_AHEAD {
+                return Walk::Stop;
+            }
+            let Ok(entry) = postcard::from_bytes(bytes) else { return Walk::Stop };
+            self.ready.push_back(entry);
+            (read, broken) = (seq, false);
+            Walk::On
+        });
+        self.read = if broken { self.upto } else { read };
+    }
+}
+
+/// The logs of several origins as one walk, the smallest stamp first.
+struct LogWalk<'a> {
+    rows: &'a dyn Rows,
+    strands: Vec<Strand>,
+}
+
+impl<'a> LogWalk<'a> {
+    fn new(rows: &'a dyn Rows, from: &Vector, shown: &Vector) -> Self {
+        let strands = shown
+            .iter()
+            .map(|(origin, upto)| Strand { origin, read: from.get(origin), upto, ready: VecDeque::new() })
+            .filter(|strand| strand.read < strand.upto)
+            .collect();
+        Self { rows, strands }
+    }
+
+    fn next(&mut self) -> Option<Entry> {
+        self.strands.iter_mut().for_each(|strand| strand.refill(self.rows));
+        self.strands.retain(|strand| !strand.ready.is_empty());
+        let first = self.strands.iter_mut().min_by_key(|strand| strand.ready.front().map(Entry::stamp))?;
+        first.ready.pop_front()
+    }
+}
+
+/// A feed that shows an author's posts, by its place among the feeds, and since when it has joined the author.
+type Listener = (usize, Option<Stamp>);
+
+/// What the feeds have been told so far.
+struct Told<'a> {
+    view: View<'a>,
+    feeds: &'a [(FeedId, UserId)],
+    by_user: BTreeMap<UserId, Vec<usize>>,
+    listeners: BTreeMap<UserId, Vec<Listener>>,
+    authors: Authors,
+    posts: Vec<Vec<ShownPost>>,
+    reached: Vector,
+}
+
+impl<'a> Told<'a> {
+    fn new(view: View<'a>, from: &Vector, feeds: &'a [(FeedId, UserId)]) -> Self {
+        let mut by_user: BTreeMap<UserId, Vec<usize>> = BTreeMap::new();
+        for (index, (_, user)) in feeds.iter().enumerate() {
+            by_user.entry(*user).or_default().push(index);
+        }
+        let posts = vec![Vec::new(); feeds.len()];
+        let (listeners, authors) = (BTreeMap::new(), Authors::default());
+        Self { view, feeds, by_user, listeners, authors, posts, reached: from.clone() }
+    }
+
+    /// Walks over one entry.
+    fn tell(&mut self, entry: &Entry) {
+        let post = match &entry.op {
+            Op::Post { .. } => self.post(entry),
+            Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } => None,
+        };
+        self.reached.raise(entry.id.origin, entry.id.seq);
+        let Some(post) = post else { return };
+        let listeners = self.listeners.get(&entry.user).map(Vec::as_slice).unwrap_or_default();
+        for (index, after) in listeners {
+            if after.is_none_or(|after| post.stamp > after) {
+                self.posts[*index].push(ShownPost { cursor: self.reached.clone(), ..post.clone() });
+            }
+        }
+    }
+
+    /// The post of this entry, if anybody listens and it has not arrived before.
+    fn post(&mut self, entry: &Entry) -> Option<ShownPost> {
+        let (view, by_user) = (self.view, &self.by_user);
+        let listeners = self.listeners.entry(entry.user).or_insert_with(|| listeners(view, by_user, entry.user));
+        if listeners.is_empty() {
+            return None;
+        }
+        let row = records::request(self.view.rows, entry.user, &entry.request)?;
+        let repeated = row.entries.iter().any(|known| known.id() != entry.id && self.reached.holds(known.id()));
+        if repeated || row.kind != Kind::Post {
+            return None;
+        }
+        let first = row.entries.first().filter(|first| first.id() != entry.id && self.view.shown.holds(first.id()));
+        let (stamp, seq, text) = match (first, &entry.op) {
+            (Some(first), _) => {
+                let row = self.view.rows.get(Table::Posts, &keys::made(entry.user, first.stamp()))?;
+                (first.stamp(), first.seq, records::decode::<PostRow>(&row)?.text.into())
+            }
+            (None, Op::Post { text }) => (entry.stamp(), entry.id.seq, text.as_str().to_owned()),
+            (None, Op::Register { .. } | Op::Join { .. } | Op::Leave { .. }) => return None,
+        };
+        let author = self.authors.name(self.view, entry.user);
+        Some(ShownPost { id: entry.request.clone(), author, stamp, seq, text, cursor: Vector::new() })
+    }
+
+    fn finish(self) -> (Vec<FeedStep>, Vector) {
+        let steps = self.feeds.iter().zip(self.posts).filter(|(_, posts)| !posts.is_empty());
+        (steps.map(|((feed, _), posts)| FeedStep { feed: *feed, posts }).collect(), self.reached)
+    }
+}
+
+/// Which feeds show this author's posts: looks from the smaller side, the author's followers or the feeds' people.
+fn listeners(view: View<'_>, by_user: &BTreeMap<UserId, Vec<usize>>, author: UserId) -> Vec<Listener> {
+    let mut followers = BTreeSet::new();
+    let mut walked = 0;
+    view.rows.ascend(Table::JoinedBy, &author.0, &keys::end(&author.0), &mut |key, _| {
+        walked += 1;
+        if let Some((_, follower)) = keys::parse_pair(key).filter(|(_, follower)| by_user.contains_key(follower)) {
+            followers.insert(follower);
+        }
+        if walked > by_user.len() { Walk::Stop } else { Walk::On }
+    });
+    let candidates: Vec<UserId> = match walked > by_user.len() {
+        true => by_user.keys().copied().collect(),
+        false => followers.into_iter().collect(),
+    };
+    let indexes = |user: &UserId| by_user.get(user).cloned().unwrap_or_default();
+    let mut found: Vec<Listener> = indexes(&author).into_iter().map(|index| (index, None)).collect();
+    for user in candidates.into_iter().filter(|user| *user != author) {
+        if let Some(stamp) = view.join_stamp(user, author) {
+            found.extend(indexes(&user).into_iter().map(|index| (index, Some(stamp))));
+        }
+    }
+    found
 }

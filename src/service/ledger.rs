@@ -3,9 +3,14 @@
 //! Everything here runs inside one transaction that a store opened. `take_epoch` and `commit` check the fence inside
 //! that transaction (P6): a check before it is not enough. A store performs them and decides nothing.
 
-use crate::id::{Digest, Epoch, Origin, Seq, Vector};
-use crate::service::intake::{IntakeResult, WriteRequest};
-use crate::service::rows::{Rows, RowsMut};
+use crate::error::{ErrorCode, Refusal};
+use crate::id::{Digest, EntryId, Epoch, Origin, Seq, Vector};
+use crate::service::digested::Digested;
+use crate::service::entry::Entry;
+use crate::service::intake::{self, IntakeContext, IntakeResult, IntakeStep, WriteRequest};
+use crate::service::meta::{self, Meta};
+use crate::service::rows::{Rows, RowsMut, Table, Walk};
+use crate::service::{keys, rules, snapshot};
 use crate::time::{Hlc, Wall};
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +52,7 @@ impl std::fmt::Debug for EntryRun {
 pub enum Write {
     /// A person's request.
     Request(WriteRequest),
-    /// Entries of another host. Those already held are skipped; a gap refuses the run.
+    /// Entries of another host. Those already held are skipped; a gap, or a dependency that is not held, makes it wait.
     Run(EntryRun),
     /// A chunk of another host's snapshot, merged in.
     Rows(Vec<u8>),
@@ -66,7 +71,13 @@ pub enum Wrote {
     Request(IntakeResult),
     /// Done, or done before.
     Done,
-    /// The run does not begin where the log ends, or holds bytes that are not its entries; nothing of it was taken.
+    /// The run depends on an entry that is not held (its predecessor, or one that its host held before it); what
+    /// comes before that in the run was taken.
+    Waits {
+        /// What is lacked.
+        on: crate::id::EntryId,
+    },
+    /// The bytes are not what they should be; nothing of it was taken.
     Refused(String),
 }
 
@@ -130,14 +141,22 @@ pub struct LogChunk {
 
 /// Reads the state.
 pub fn standing(rows: &dyn Rows) -> Standing {
-    let _ = rows;
-    unimplemented!()
+    Meta::load(rows).standing()
+}
+
+/// The writer that took the newest epoch, if any was taken.
+pub fn writer(rows: &dyn Rows) -> Option<WriterMark> {
+    meta::writer(rows)
 }
 
 /// Adds one to the epoch and records the writer.
 pub fn take_epoch(rows: &mut dyn RowsMut, writer: &WriterMark) -> Standing {
-    let _ = (rows, writer);
-    unimplemented!()
+    let before = Meta::load(rows);
+    let mut after = before.clone();
+    after.epoch = before.epoch.next();
+    after.save(&before, rows);
+    meta::set_writer(rows, writer);
+    after.standing()
 }
 
 /// Commits writes in order, if the epoch is still the newest.
@@ -147,12 +166,194 @@ pub fn commit(
     wall: Wall,
     writes: Vec<(WriteId, Write)>,
 ) -> Result<Committed, Fenced> {
-    let _ = (rows, epoch, wall, writes);
-    unimplemented!()
+    let before = Meta::load(rows);
+    if before.epoch != epoch {
+        return Err(Fenced { newest: before.epoch });
+    }
+    let mut batch = Batch { rows: Digested::new(rows), meta: before.clone(), wall };
+    let outcomes = writes.into_iter().map(|(id, write)| (id, batch.write(write))).collect();
+    let Batch { rows: digested, meta: mut after, .. } = batch;
+    after.digest = digested.after(before.digest);
+    for (origin, seq) in before.vector.iter() {
+        assert!(after.vector.get(origin) >= seq, "what is held never falls");
+    }
+    after.save(&before, rows);
+    Ok(Committed { outcomes, standing: after.standing() })
+}
+
+/// A commit under way.
+struct Batch<'a> {
+    rows: Digested<'a>,
+    meta: Meta,
+    wall: Wall,
+}
+
+impl Batch<'_> {
+    fn write(&mut self, write: Write) -> Wrote {
+        let done = match write {
+            Write::Request(request) => return Wrote::Request(self.request(&request)),
+            Write::Run(run) => return self.run(&run).unwrap_or_else(Wrote::Refused),
+            Write::Rows(chunk) => snapshot::merge_elements(&mut self.rows, &chunk).map(|hlc| {
+                self.meta.hlc = self.meta.hlc.max(hlc);
+            }),
+            Write::Adopt(vector) => self.adopt(&vector),
+            Write::Begin(origin) => self.begin(origin),
+            Write::Cut(vector) => self.cut(&vector),
+        };
+        done.map_or_else(Wrote::Refused, |()| Wrote::Done)
+    }
+
+    fn request(&mut self, request: &WriteRequest) -> IntakeResult {
+        let Some(origin) = self.meta.origin else {
+            let message = "this host has not begun its log yet: ask another host, or again in a moment";
+            return Err(Refusal::new(ErrorCode::NotServing, message));
+        };
+        let next = EntryId { origin, seq: self.meta.vector.get(origin).next() };
+        let context = IntakeContext { next, hlc: self.meta.hlc, wall: self.wall };
+        match intake::intake(&self.rows, &context, request)? {
+            IntakeStep::Known(accepted) => Ok(accepted),
+            IntakeStep::New(mut entry) => {
+                entry.after = std::mem::take(&mut self.meta.news);
+                self.append(&entry, &entry.encode());
+                Ok(intake::accepted(&self.rows, &entry))
+            }
+        }
+    }
+
+    /// Logs and applies the entry that comes next in its origin's log.
+    fn append(&mut self, entry: &Entry, bytes: &[u8]) {
+        let EntryId { origin, seq } = entry.id;
+        assert_eq!(self.meta.vector.get(origin).0 + 1, seq.0, "a log has no gap");
+        self.rows.put(Table::Log, &keys::log(entry.id), bytes);
+        rules::apply_entry(&mut self.rows, entry);
+        self.meta.vector.raise(origin, seq);
+        self.meta.hlc = self.meta.hlc.max(entry.hlc);
+    }
+
+    /// Takes a run up to the first entry whose dependencies are not held; entries held already are skipped.
+    fn run(&mut self, run: &EntryRun) -> Result<Wrote, String> {
+        let held = self.meta.vector.get(run.origin);
+        if run.from == Seq::ZERO {
+            return Err(format!("the run {run:?} begins at no entry"));
+        }
+        if run.from.0 > held.0.saturating_add(1) {
+            return Ok(Wrote::Waits { on: EntryId { origin: run.origin, seq: Seq(run.from.0 - 1) } });
+        }
+        let skipped = usize::try_from(held.0 + 1 - run.from.0).unwrap_or(usize::MAX);
+        let mut entries = Vec::new();
+        let mut newest = Hlc::ZERO;
+        let mut seq = held;
+        for bytes in run.entries.iter().skip(skipped) {
+            seq = seq.next();
+            let entry = Entry::decode(bytes).map_err(|error| format!("{} {seq:?}: {error}", run.origin))?;
+            if entry.id != (EntryId { origin: run.origin, seq }) {
+                return Err(format!("{} {seq:?}: holds the entry {:?}", run.origin, entry.id));
+            }
+            if entry.hlc <= newest {
+                return Err(format!("{} {seq:?}: its clock does not rise", run.origin));
+            }
+            newest = entry.hlc;
+            entries.push((entry, bytes));
+        }
+        for (entry, bytes) in entries {
+            let lacked = entry.after.iter().find(|(origin, seq)| *seq > self.meta.vector.get(*origin));
+            if let Some((origin, seq)) = lacked.filter(|(origin, _)| *origin != run.origin) {
+                return Ok(Wrote::Waits { on: EntryId { origin, seq } });
+            }
+            self.append(&entry, bytes);
+            self.meta.news.raise(run.origin, entry.id.seq);
+        }
+        Ok(Wrote::Done)
+    }
+
+    /// The log of a raised origin goes on after a place that it never held: all of it goes.
+    fn adopt(&mut self, vector: &Vector) -> Result<(), String> {
+        if let Some((origin, seq)) = vector.iter().find(|(_, seq)| seq.0 == u64::MAX) {
+            return Err(format!("{origin} {seq:?}: no log is that long"));
+        }
+        for (origin, seq) in vector.iter() {
+            if seq > self.meta.vector.get(origin) {
+                self.forget(origin, seq);
+                self.meta.vector.raise(origin, seq);
+                self.meta.news.raise(origin, seq);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, origin: Origin) -> Result<(), String> {
+        self.meta.origin = Some(origin);
+        self.meta.news = self.meta.vector.clone();
+        self.meta.news.set(origin, Seq::ZERO);
+        Ok(())
+    }
+
+    fn cut(&mut self, vector: &Vector) -> Result<(), String> {
+        for (origin, seq) in vector.iter() {
+            self.forget(origin, seq.min(self.meta.vector.get(origin)));
+        }
+        Ok(())
+    }
+
+    /// Takes an origin's entries up to this place out of the log.
+    fn forget(&mut self, origin: Origin, upto: Seq) {
+        if upto <= self.meta.cut.get(origin) {
+            return;
+        }
+        let (from, to) = (keys::origin(origin), keys::after(&keys::log(EntryId { origin, seq: upto })));
+        let mut gone = Vec::new();
+        self.rows.ascend(Table::Log, &from, &to, &mut |key, _| {
+            gone.push(key.to_vec());
+            Walk::On
+        });
+        for key in gone {
+            self.rows.delete(Table::Log, &key);
+        }
+        self.meta.cut.raise(origin, upto);
+    }
 }
 
 /// Reads entries after each of these places, in this order.
 pub fn read_log(rows: &dyn Rows, after: &[(Origin, Seq)], bytes_max: usize) -> LogChunk {
-    let _ = (rows, after, bytes_max);
-    unimplemented!()
+    let standing = standing(rows);
+    let mut chunk = LogChunk { runs: Vec::new(), cut: Vec::new(), standing };
+    let mut bytes = 0;
+    let mut full = Walk::On;
+    for (origin, seq) in after.iter().copied() {
+        if seq < chunk.standing.cut.get(origin) {
+            chunk.cut.push(origin);
+            continue;
+        }
+        if full == Walk::Stop || seq >= chunk.standing.vector.get(origin) {
+            continue;
+        }
+        let mut run = EntryRun { origin, from: seq.next(), entries: Vec::new() };
+        walk_log(rows, origin, seq, &mut |_, value| {
+            if bytes > 0 && bytes + value.len() > bytes_max {
+                full = Walk::Stop;
+                return Walk::Stop;
+            }
+            bytes += value.len();
+            run.entries.push(value.to_vec());
+            Walk::On
+        });
+        if !run.entries.is_empty() {
+            chunk.runs.push(run);
+        }
+    }
+    chunk
+}
+
+/// Visits an origin's entries after this place, as long as there is no gap.
+pub(super) fn walk_log(rows: &dyn Rows, origin: Origin, after: Seq, visit: &mut dyn FnMut(Seq, &[u8]) -> Walk) {
+    let Some(mut expected) = after.0.checked_add(1).map(Seq) else { return };
+    let from = keys::log(EntryId { origin, seq: expected });
+    rows.ascend(Table::Log, &from, &keys::end(&keys::origin(origin)), &mut |key, value| {
+        if key != keys::log(EntryId { origin, seq: expected }) {
+            return Walk::Stop;
+        }
+        let walk = visit(expected, value);
+        expected = Seq(expected.0.saturating_add(1));
+        walk
+    });
 }

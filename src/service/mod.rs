@@ -4,11 +4,23 @@
 //! on LMDB, in memory and in the simulator. Applying entries commutes, associates and absorbs repeats (P5), which the
 //! property tests of [`rules`] show.
 
+mod digested;
 pub mod entry;
 pub mod feed;
 pub mod intake;
+mod keys;
 pub mod ledger;
+mod meta;
+pub mod names;
 pub mod query;
+mod records;
 pub mod rows;
 pub mod rules;
 pub mod snapshot;
+mod timeline;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use digested::digest_of;

@@ -2,8 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Refusal;
+use crate::error::{ErrorCode, Refusal};
 use crate::id::{PublicKey, RequestId, UserId, UserName, Vector};
+use crate::limits;
+use crate::service::names::{self, Claims};
+use crate::service::records::{self, NameRow};
+use crate::service::rows::{Rows, Table, Walk};
+use crate::service::timeline::{self, Source};
+use crate::service::view::{View, holds_any};
+use crate::service::{intake, keys};
 use crate::time::Hlc;
 
 /// A read that a person asks for.
@@ -103,7 +110,124 @@ pub enum Answer {
 pub type QueryResult = Result<Answer, Refusal>;
 
 /// Answers a query, showing only entries within `shown`.
-pub fn answer(rows: &dyn crate::service::rows::Rows, shown: &Vector, query: &Query) -> QueryResult {
-    let _ = (rows, shown, query);
-    unimplemented!()
+pub fn answer(rows: &dyn Rows, shown: &Vector, query: &Query) -> QueryResult {
+    let view = View { rows, shown };
+    match query {
+        Query::WhoAmI { user } => who_am_i(view, *user),
+        Query::List { user, part, after } => Ok(list(view, *user, *part, after)),
+        Query::Timeline { user, of, limit, since, before } => {
+            let sources = match of {
+                Some(name) => vec![Source { author: person(view, name)?, after: None }],
+                None => timeline::sources(view, *user),
+            };
+            Ok(match since {
+                Some(since) => timeline::after_cursor(view, &sources, since, *before, *limit),
+                None => timeline::newest(view, &sources, *before, *limit),
+            })
+        }
+    }
+}
+
+fn who_am_i(view: View<'_>, user: UserId) -> QueryResult {
+    let Some((stamp, row)) = view.registration(user) else {
+        let message = "this key has no name here yet: log in with a name first (gaggle login NAME)";
+        return Err(Refusal::new(ErrorCode::NotRegistered, message));
+    };
+    let name = names::display_or_id(view.rows, user);
+    Ok(Answer::WhoAmI { name, registered: row.name, key: row.key, hlc: stamp.hlc })
+}
+
+/// Whom a name means, if that person's registration is shown.
+fn person(view: View<'_>, name: &str) -> Result<UserId, Refusal> {
+    let user = intake::resolve(view.rows, name)?;
+    if view.registration(user).is_none() {
+        let message = format!("nobody is called {name}: look at the names with LIST");
+        return Err(Refusal::new(ErrorCode::UnknownUser, message));
+    }
+    Ok(user)
+}
+
+fn list(view: View<'_>, user: UserId, part: ListPart, after: &str) -> Answer {
+    let mut page = Page { after: sort_key(after), names: Vec::new() };
+    match part {
+        ListPart::Users => list_users(view, &mut page),
+        ListPart::Joined => {
+            for (followee, _) in view.joined(user) {
+                page.offer(names::display_or_id(view.rows, followee));
+            }
+        }
+        ListPart::JoinedBy => {
+            // The inverse rows follow what is held; whose leave is not shown yet is missing here for that moment.
+            let mut followers = Vec::new();
+            view.rows.ascend(Table::JoinedBy, &user.0, &keys::end(&user.0), &mut |key, _| {
+                followers.extend(keys::parse_pair(key).map(|(_, follower)| follower));
+                Walk::On
+            });
+            for follower in followers.into_iter().filter(|follower| view.join_stamp(*follower, user).is_some()) {
+                page.offer(names::display_or_id(view.rows, follower));
+            }
+        }
+    }
+    page.close()
+}
+
+/// Names without case, those with the same base together, its owner first.
+type SortKey = (String, String);
+
+fn sort_key(name: &str) -> SortKey {
+    let folded = name.to_ascii_lowercase();
+    let (base, digits) = folded.split_once('~').unwrap_or((&folded, ""));
+    (base.to_owned(), digits.to_owned())
+}
+
+/// One page of names.
+struct Page {
+    after: SortKey,
+    names: Vec<(SortKey, String)>,
+}
+
+impl Page {
+    fn offer(&mut self, name: String) {
+        let key = sort_key(&name);
+        if key > self.after {
+            self.names.push((key, name));
+        }
+    }
+
+    fn close(mut self) -> Answer {
+        let max = usize::try_from(limits::ANSWER_NAMES_MAX).unwrap_or(usize::MAX);
+        self.names.sort_unstable();
+        let more = self.names.len() > max;
+        self.names.truncate(max);
+        let names: Vec<String> = self.names.into_iter().map(|(_, name)| name).collect();
+        let next = names.last().filter(|_| more).map(|name| name.to_ascii_lowercase());
+        Answer::Names { names, next }
+    }
+}
+
+/// Walks the claims group by group from the page's first name, until the page is full.
+fn list_users(view: View<'_>, page: &mut Page) {
+    let max = usize::try_from(limits::ANSWER_NAMES_MAX).unwrap_or(usize::MAX);
+    let mut group: (String, Claims) = Default::default();
+    let from = page.after.0.clone();
+    view.rows.ascend(Table::Names, from.as_bytes(), &[], &mut |key, value| {
+        let Some(((folded, stamp, user), row)) = keys::parse_name(key).zip(records::decode::<NameRow>(value)) else {
+            return Walk::On;
+        };
+        if folded != group.0 {
+            offer_group(view, page, &group.1);
+            group = (folded, Claims::new());
+        }
+        group.1.push((user, stamp, row));
+        if page.names.len() > max { Walk::Stop } else { Walk::On }
+    });
+    offer_group(view, page, &group.1);
+}
+
+fn offer_group(view: View<'_>, page: &mut Page, claims: &Claims) {
+    for (index, (_, stamp, row)) in claims.iter().enumerate() {
+        if holds_any(view.shown, stamp.origin, row.seq, &row.also) {
+            page.offer(names::shown(claims, index));
+        }
+    }
 }

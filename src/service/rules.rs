@@ -1,10 +1,120 @@
 //! The merge rules: how an entry changes the rows (DESIGN section 5).
+//!
+//! The state is a function of the *set* of entries. For each (user, request id) it holds the names of all entries known
+//! with it and the operation of the one with the smallest stamp: a union and a minimum, so that merging commutes,
+//! associates and absorbs repeats (P5). Everything else derives from those elements: the effect row of each, a pair's
+//! current edge (the largest stamp of its effects), a person's registration (the smallest stamp of its effects). When an
+//! entry with a smaller stamp arrives, the effect of the former first is taken back; nothing of it is needed again,
+//! because the minimum only falls. Applying an entry and merging a row of a snapshot are the same function. The
+//! property tests are in `tests/merge.rs` of this room.
 
-use crate::service::entry::Entry;
-use crate::service::rows::RowsMut;
+use crate::id::{RequestId, UserId};
+use crate::service::digested::Digested;
+use crate::service::entry::{Entry, Op, Stamp};
+use crate::service::keys;
+use crate::service::meta::Meta;
+use crate::service::names;
+use crate::service::records::{self, Born, EdgeRow, Kind, Known, NameRow, RequestRow, Turn, UserRow};
+use crate::service::rows::{RowsMut, Table, Walk};
 
-/// Applies an entry to the merged tables. Idempotent; any order gives the same rows.
+/// Applies an entry to the merged tables and the digest. Idempotent; any order gives the same rows.
 pub fn apply(rows: &mut dyn RowsMut, entry: &Entry) {
-    let _ = (rows, entry);
-    unimplemented!()
+    let before = Meta::load(rows);
+    let mut digested = Digested::new(rows);
+    apply_entry(&mut digested, entry);
+    let mut after = before.clone();
+    after.digest = digested.after(before.digest);
+    after.save(&before, rows);
+}
+
+/// Applies an entry to rows that keep count of the digest.
+pub(super) fn apply_entry(rows: &mut Digested<'_>, entry: &Entry) {
+    merge(rows, entry.user, &entry.request, vec![Known::of(entry)], &entry.op);
+}
+
+/// Merges what somebody knows about a request: entries by stamp, and the operation of the first of them.
+pub(super) fn merge(rows: &mut Digested<'_>, user: UserId, request: &RequestId, known: Vec<Known>, op: &Op) {
+    let old = records::request(rows, user, request);
+    let mut entries = known;
+    entries.extend(old.iter().flat_map(|row| row.entries.iter().cloned()));
+    entries.sort_unstable();
+    entries.dedup();
+    let Some(first) = entries.first().cloned() else { return };
+    if old.as_ref().is_some_and(|row| row.entries == entries) {
+        return;
+    }
+    let also = entries[1..].iter().map(Known::id).collect();
+    let born = Born { seq: first.seq, request: request.clone(), also };
+    let kept = old.as_ref().filter(|row| row.entries[0] == first).map(|row| row.kind);
+    if let Some(kind) = kept {
+        rewrite(rows, user, kind, first.stamp(), born);
+    } else {
+        if let Some(old) = &old {
+            set_effect(rows, user, old.kind, old.entries[0].stamp(), None);
+        }
+        set_effect(rows, user, Kind::of(op), first.stamp(), Some(records::effect(op, born)));
+    }
+    let row = RequestRow { kind: kept.unwrap_or(Kind::of(op)), entries };
+    rows.put(Table::Requests, &keys::request(user, request), &records::encode(&row));
+}
+
+/// The effect stays, and is known by more names.
+fn rewrite(rows: &mut Digested<'_>, user: UserId, kind: Kind, stamp: Stamp, born: Born) {
+    use crate::service::rows::Rows;
+    let (table, key) = kind.place(user, stamp);
+    if let Some(op) = rows.get(table, &key).and_then(|value| records::cause(kind, &value)) {
+        set_effect(rows, user, kind, stamp, Some(records::effect(&op, born)));
+    }
+}
+
+/// Writes an effect row or takes it away, and then what derives from it.
+fn set_effect(rows: &mut Digested<'_>, user: UserId, kind: Kind, stamp: Stamp, value: Option<Vec<u8>>) {
+    let named = match kind {
+        Kind::Register => names::registration(rows, user),
+        Kind::Edge { .. } | Kind::Post => None,
+    };
+    let (table, key) = kind.place(user, stamp);
+    match value {
+        Some(value) => rows.put(table, &key, &value),
+        None => rows.delete(table, &key),
+    }
+    match kind {
+        Kind::Register => rename(rows, user, named),
+        Kind::Edge { followee } => refresh_joined(rows, user, followee),
+        Kind::Post => {}
+    }
+}
+
+/// A person claims one name: that of the registration with the smallest stamp.
+fn rename(rows: &mut Digested<'_>, user: UserId, before: Option<(Stamp, UserRow)>) {
+    let now = names::registration(rows, user);
+    if now == before {
+        return;
+    }
+    if let Some((stamp, row)) = before {
+        rows.delete(Table::Names, &keys::name(&row.name.folded(), stamp, user));
+    }
+    if let Some((stamp, row)) = now {
+        let claim = NameRow { seq: row.born.seq, also: row.born.also, name: row.name.clone() };
+        rows.put(Table::Names, &keys::name(&row.name.folded(), stamp, user), &records::encode(&claim));
+    }
+}
+
+/// The inverse row stands while the pair's edge with the largest stamp is a join.
+fn refresh_joined(rows: &mut Digested<'_>, follower: UserId, followee: UserId) {
+    use crate::service::rows::Rows;
+    let pair = keys::pair(follower, followee);
+    let mut current = None;
+    rows.descend(Table::Edges, &pair, &keys::end(&pair), &mut |_, value| {
+        current = records::decode::<EdgeRow>(value).map(|row| row.turn);
+        Walk::Stop
+    });
+    let inverse = keys::pair(followee, follower);
+    match current {
+        Some(Turn::Join) if rows.get(Table::JoinedBy, &inverse).is_none() => {
+            rows.put(Table::JoinedBy, &inverse, &[]);
+        }
+        Some(Turn::Join) => {}
+        Some(Turn::Leave) | None => rows.delete(Table::JoinedBy, &inverse),
+    }
 }

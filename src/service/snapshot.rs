@@ -1,6 +1,21 @@
-//! Snapshots: the merged tables as a stream of rows, and how rows are merged in.
+//! Snapshots: the merged state as a stream of elements, and how they are merged in.
+//!
+//! A chunk walks Requests in key order and takes, with each row, the operation of its first entry from the effect row.
+//! That is the whole merged state: every other row derives from it (see [`super::rules`]). So a chunk merges by the very
+//! function that applies entries, in any order with them, and a fuzzy snapshot (chunks of different moments) is enough.
 
-use crate::service::rows::{Rows, RowsMut};
+use serde::{Deserialize, Serialize};
+
+use crate::id::{RequestId, Seq, UserId};
+use crate::limits;
+use crate::service::digested::Digested;
+use crate::service::entry::{HLC_MAX, Op};
+use crate::service::keys;
+use crate::service::meta::Meta;
+use crate::service::records::{self, Known, RequestRow};
+use crate::service::rows::{Rows, RowsMut, Table, Walk};
+use crate::service::rules;
+use crate::time::Hlc;
 
 /// A part of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,14 +26,95 @@ pub struct Chunk {
     pub next: Option<Vec<u8>>,
 }
 
+/// All that is known about one request of one person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Element {
+    pub(super) user: UserId,
+    pub(super) request: RequestId,
+    /// By stamp.
+    pub(super) entries: Vec<Known>,
+    /// What the first entry does.
+    pub(super) op: Op,
+}
+
 /// Reads the chunk that begins at `at` (empty: the first).
 pub fn read_chunk(rows: &dyn Rows, at: &[u8], bytes_max: usize) -> Chunk {
-    let _ = (rows, at, bytes_max);
-    unimplemented!()
+    let mut elements: Vec<Element> = Vec::new();
+    let mut bytes = 0;
+    let mut next = None;
+    rows.ascend(Table::Requests, at, &[], &mut |key, value| {
+        if bytes >= bytes_max && !elements.is_empty() {
+            next = Some(key.to_vec());
+            return Walk::Stop;
+        }
+        if let Some(element) = read_element(rows, key, value) {
+            bytes += key.len() + value.len() + records::encode(&element.op).len();
+            elements.push(element);
+        }
+        Walk::On
+    });
+    Chunk { bytes: records::encode(&elements), next }
+}
+
+fn read_element(rows: &dyn Rows, key: &[u8], value: &[u8]) -> Option<Element> {
+    let (user, request) = keys::parse_request(key)?;
+    let row: RequestRow = records::decode(value)?;
+    let (table, place) = row.kind.place(user, row.entries.first()?.stamp());
+    let op = records::cause(row.kind, &rows.get(table, &place)?)?;
+    Some(Element { user, request, entries: row.entries, op })
 }
 
 /// Merges a chunk's rows in by the same rules as entries. Refuses bytes that are not a chunk, and then changes nothing.
 pub fn merge_chunk(rows: &mut dyn RowsMut, bytes: &[u8]) -> Result<(), String> {
-    let _ = (rows, bytes);
-    unimplemented!()
+    let before = Meta::load(rows);
+    let mut after = before.clone();
+    let mut digested = Digested::new(rows);
+    after.hlc = after.hlc.max(merge_elements(&mut digested, bytes)?);
+    after.digest = digested.after(before.digest);
+    after.save(&before, rows);
+    Ok(())
+}
+
+/// Merges a chunk into rows that keep count of the digest; the highest clock in it.
+pub(super) fn merge_elements(rows: &mut Digested<'_>, bytes: &[u8]) -> Result<Hlc, String> {
+    let mut highest = Hlc::ZERO;
+    for element in decode_chunk(bytes)? {
+        highest = element.entries.iter().map(|known| known.hlc).fold(highest, Hlc::max);
+        rules::merge(rows, element.user, &element.request, element.entries, &element.op);
+    }
+    Ok(highest)
+}
+
+/// Reads a chunk and checks all of it.
+fn decode_chunk(bytes: &[u8]) -> Result<Vec<Element>, String> {
+    if bytes.len() > limits::FRAME_BYTES_MAX {
+        return Err(format!("a chunk of {} bytes is longer than a frame", bytes.len()));
+    }
+    let elements: Vec<Element> = postcard::from_bytes(bytes).map_err(|error| format!("not a chunk: {error}"))?;
+    if records::encode(&elements) != bytes {
+        return Err("not a chunk: not in canonical form".into());
+    }
+    elements.iter().try_for_each(|element| {
+        check(element).map_err(|reason| format!("request {} of {}: {reason}", element.request, element.user))
+    })?;
+    Ok(elements)
+}
+
+fn check(element: &Element) -> Result<(), &'static str> {
+    let first = element.entries.first().ok_or("no entry")?;
+    if !element.entries.is_sorted_by(|one, next| one < next) {
+        return Err("entries out of order");
+    }
+    if element.entries.iter().any(|known| known.seq == Seq::ZERO || known.hlc > HLC_MAX) {
+        return Err("a seq or clock that no entry has");
+    }
+    if first.content != records::content(&element.op) {
+        return Err("another operation than its first entry's");
+    }
+    if let Op::Register { key, .. } = &element.op
+        && UserId::of(key) != element.user
+    {
+        return Err("a registration for somebody else's key");
+    }
+    Ok(())
 }

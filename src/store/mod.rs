@@ -1,7 +1,22 @@
 //! The durable log and tables: one store per host, opened by all its processes; one writes, all read.
 //!
 //! The interface is narrow: take an epoch, commit a batch under it, read a consistent view. Three implementations
-//! keep the same promises and pass one suite: LMDB, memory, and memory with faults.
+//! keep the same promises and pass one suite (`suite.rs`): LMDB, memory, and memory with faults.
+//!
+//! Invariants: a batch is stored whole and durably or not at all; the fence is checked inside the batch's own
+//! transaction (by [`crate::service::ledger`], which a store only runs); a reader sees one committed state and never
+//! what no sync has covered. What the rows mean, a store does not know.
+
+mod faulty;
+mod lmdb;
+mod memory;
+#[cfg(test)]
+mod suite;
+mod tables;
+
+pub use faulty::{DiskState, FaultyStore, Room, UnsyncedBatch};
+pub use lmdb::{LmdbStore, StoreIdentity};
+pub use memory::MemoryStore;
 
 use crate::id::Epoch;
 use crate::service::ledger::{Committed, Fenced, Standing, Write, WriteId, WriterMark};

@@ -97,8 +97,6 @@ pub enum PeerMessage {
     Batch {
         /// As in `Open`.
         stream: u64,
-        /// Applied only when this is held.
-        needs: Vector,
         /// The sender's clock.
         hlc: Hlc,
         /// The entries.

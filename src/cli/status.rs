@@ -1,0 +1,332 @@
+//! `status`: the cluster in one view, and whether anything in it is not as it should be.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+use crate::cli::args::StatusArgs;
+use crate::cli::context::Context;
+use crate::cli::failure::{Failure, Kind};
+use crate::cli::harmless::{harmless, json_line};
+use crate::cli::output::{Out, Paint};
+use crate::cli::session::{Person, Session};
+use crate::id::{ProcessId, Vector};
+use crate::wire::client::{ClusterStatus, HostStatus};
+use crate::wire::heartbeat::{Duty, Life};
+
+/// `--watch` looks this often.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+/// Runs the verb; 8 if something is degraded.
+pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
+    let session = Session::open(context, &context.place()?, Person::Nobody).await?;
+    if !args.watch {
+        let status = session.status().await?;
+        let troubles = troubles(&status);
+        context.out.line(&show(context.out, &status, &troubles))?;
+        return Ok(if troubles.is_empty() { 0 } else { Kind::Degraded.exit_status() });
+    }
+    loop {
+        // A cluster that cannot be reached now is what somebody who watches wants to see, and see end.
+        match session.status().await {
+            Ok(status) => {
+                let text = show(context.out, &status, &troubles(&status));
+                context.out.line(&format!("{}{text}", clear_screen(context.out)))?;
+            }
+            Err(failure) => failure.report(context.out.is_json()),
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+/// Makes place for the next look, where a terminal is.
+pub(crate) fn clear_screen(out: Out) -> &'static str {
+    use std::io::IsTerminal;
+    if !out.is_json() && std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" }
+}
+
+fn show(out: Out, status: &ClusterStatus, troubles: &[String]) -> String {
+    if out.is_json() { json_line(&status_json(status, troubles)) } else { status_text(out, status, troubles) }
+}
+
+/// What is not as it should be, each in a line; empty when nothing is.
+pub(crate) fn troubles(status: &ClusterStatus) -> Vec<String> {
+    let mut troubles = status.alarms.clone();
+    let mut add = |text: String| {
+        if !troubles.contains(&text) {
+            troubles.push(text);
+        }
+    };
+    for host in &status.hosts {
+        if !host.up {
+            add(format!("{} is down", host.name));
+            continue;
+        }
+        for process in host.processes.iter().filter(|process| process.life != Life::Up) {
+            add(format!("{} of {} is {}", process.id, host.name, life_text(process.life)));
+        }
+        if host.serving.is_none() {
+            add(format!("nobody serves at {}", host.name));
+        }
+        if host.relaying.is_none() {
+            add(format!("nobody relays at {}", host.name));
+        }
+    }
+    if status.hosts.iter().all(|host| host.directing.is_none()) {
+        add("nobody directs".into());
+    }
+    // Hosts that hold the same entries must hold the same state (P5).
+    let mut digests: BTreeMap<&Vector, &HostStatus> = BTreeMap::new();
+    for host in status.hosts.iter().filter(|host| host.up) {
+        match digests.get(&host.vector) {
+            Some(other) if other.digest != host.digest => {
+                add(format!("{} and {} hold the same entries and differ in their digests", other.name, host.name));
+            }
+            Some(_) => {}
+            None => {
+                digests.insert(&host.vector, host);
+            }
+        }
+    }
+    troubles
+}
+
+fn life_text(life: Life) -> &'static str {
+    match life {
+        Life::Up => "up",
+        Life::Stopped => "stopped",
+        Life::Dead => "dead",
+        Life::Left => "left",
+    }
+}
+
+fn duty_text(duty: Duty) -> &'static str {
+    match duty {
+        Duty::Direct => "direct",
+        Duty::Serve => "serve",
+        Duty::Relay => "relay",
+    }
+}
+
+fn id_json(id: Option<ProcessId>) -> Value {
+    id.map_or(Value::Null, |id| json!(id.to_string()))
+}
+
+fn status_json(status: &ClusterStatus, troubles: &[String]) -> Value {
+    let hosts: Vec<Value> = status.hosts.iter().map(host_json).collect();
+    json!({
+        "v": 1,
+        "cluster": status.cluster,
+        "degraded": !troubles.is_empty(),
+        "alarms": troubles,
+        "hosts": hosts,
+    })
+}
+
+fn host_json(host: &HostStatus) -> Value {
+    let vector: serde_json::Map<String, Value> =
+        host.vector.iter().map(|(origin, seq)| (origin.to_string(), json!(seq.0))).collect();
+    let processes: Vec<Value> = host
+        .processes
+        .iter()
+        .map(|process| {
+            let duties: Vec<&str> = process.duties.iter().copied().map(duty_text).collect();
+            json!({
+                "id": process.id.to_string(),
+                "role": process.role.to_string(),
+                "addr": process.addr.to_string(),
+                "up": process.life == Life::Up,
+                "life": life_text(process.life),
+                "pid": process.pid,
+                "duties": duties,
+            })
+        })
+        .collect();
+    json!({
+        "name": host.name.to_string(),
+        "up": host.up,
+        "serving": id_json(host.serving),
+        "relaying": id_json(host.relaying),
+        "directing": id_json(host.directing),
+        "epoch": host.epoch.0,
+        "sessions": host.sessions,
+        "vector": vector,
+        "digest": host.digest.to_string(),
+        "entries": host.entries,
+        "lag": host.lag,
+        "disk_bytes": host.disk_bytes,
+        "processes": processes,
+    })
+}
+
+fn id_text(id: Option<ProcessId>) -> String {
+    id.map_or_else(|| "-".to_owned(), |id| id.to_string())
+}
+
+/// Bytes as people read them.
+fn bytes_text(bytes: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size),
+        None => format!("{bytes} B"),
+    }
+}
+
+fn number(value: impl ToString) -> Cell {
+    Cell::new(value.to_string()).set_alignment(CellAlignment::Right)
+}
+
+/// The status for people.
+pub(crate) fn status_text(out: Out, status: &ClusterStatus, troubles: &[String]) -> String {
+    let state = if troubles.is_empty() { out.paint(Paint::Good, "healthy") } else { out.paint(Paint::Bad, "degraded") };
+    let mut text = format!("{}: {state}\n", harmless(&status.cluster));
+    for trouble in troubles {
+        text.push_str(&format!("  {} {}\n", out.paint(Paint::Bad, "!"), harmless(trouble)));
+    }
+    let mut hosts = Table::new();
+    hosts.load_preset(presets::NOTHING).set_header([
+        "HOST",
+        "UP",
+        "SERVING",
+        "RELAYING",
+        "DIRECTING",
+        "EPOCH",
+        "SESSIONS",
+        "ENTRIES",
+        "LAG",
+        "DISK",
+        "DIGEST",
+    ]);
+    for host in &status.hosts {
+        hosts.add_row([
+            Cell::new(host.name),
+            Cell::new(if host.up { "up" } else { "DOWN" }),
+            Cell::new(id_text(host.serving)),
+            Cell::new(id_text(host.relaying)),
+            Cell::new(id_text(host.directing)),
+            number(host.epoch.0),
+            number(host.sessions),
+            number(host.entries),
+            number(host.lag),
+            number(bytes_text(host.disk_bytes)),
+            Cell::new(host.digest.to_string().chars().take(12).collect::<String>()),
+        ]);
+    }
+    let mut processes = Table::new();
+    processes
+        .load_preset(presets::NOTHING)
+        .set_header(["PROCESS", "HOST", "ROLE", "ADDRESS", "STATE", "PID", "DUTIES"]);
+    for host in &status.hosts {
+        for process in &host.processes {
+            let duties = process.duties.iter().copied().map(duty_text).collect::<Vec<_>>().join(" ");
+            processes.add_row([
+                Cell::new(process.id),
+                Cell::new(host.name),
+                Cell::new(process.role),
+                Cell::new(process.addr),
+                Cell::new(life_text(process.life)),
+                number(process.pid),
+                Cell::new(duties),
+            ]);
+        }
+    }
+    text.push_str(&format!("\n{}\n\n{}", trimmed(&hosts), trimmed(&processes)));
+    text
+}
+
+/// A table without the spaces at the ends of its lines.
+pub(crate) fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Digest, Epoch, Origin, Seq};
+    use crate::topology::Role;
+    use crate::wire::client::ProcessStatus;
+
+    fn host(name: &str, process: &str) -> HostStatus {
+        let origin = Origin { host: "a".parse().unwrap(), incarnation: 1 };
+        let id: ProcessId = process.parse().unwrap();
+        HostStatus {
+            name: name.parse().unwrap(),
+            up: true,
+            serving: Some(id),
+            relaying: Some(id),
+            directing: Some(id),
+            epoch: Epoch(3),
+            sessions: 2,
+            vector: [(origin, Seq(7))].into_iter().collect(),
+            digest: Digest(5),
+            entries: 7,
+            lag: 0,
+            disk_bytes: 3 << 19,
+            processes: vec![ProcessStatus {
+                id,
+                role: Role::Worker,
+                addr: "127.0.0.1:7001".parse().unwrap(),
+                life: Life::Up,
+                pid: 42,
+                duties: vec![Duty::Serve, Duty::Relay],
+            }],
+        }
+    }
+
+    fn cluster() -> ClusterStatus {
+        ClusterStatus { cluster: "c".into(), alarms: vec![], hosts: vec![host("a", "A1"), host("b", "B1")] }
+    }
+
+    #[test]
+    fn the_json_has_the_shape_of_the_contract() {
+        let mut status = cluster();
+        status.hosts.truncate(1);
+        assert_eq!(
+            status_json(&status, &troubles(&status)),
+            json!({"v": 1, "cluster": "c", "degraded": false, "alarms": [], "hosts": [{
+                "name": "a", "up": true, "serving": "A1", "relaying": "A1", "directing": "A1", "epoch": 3,
+                "sessions": 2, "vector": {"a.00000001": 7}, "digest": "00000000000000000000000000000005",
+                "entries": 7, "lag": 0, "disk_bytes": 1_572_864, "processes": [{
+                    "id": "A1", "role": "worker", "addr": "127.0.0.1:7001", "up": true, "life": "up", "pid": 42,
+                    "duties": ["serve", "relay"]}]}]})
+        );
+    }
+
+    #[test]
+    fn whatever_is_wrong_degrades() {
+        assert!(troubles(&cluster()).is_empty());
+        let wrong = |change: &dyn Fn(&mut ClusterStatus)| {
+            let mut status = cluster();
+            change(&mut status);
+            troubles(&status)
+        };
+        assert_eq!(wrong(&|status| status.alarms.push("x".into())), ["x"]);
+        assert_eq!(wrong(&|status| status.hosts[1].up = false), ["b is down"]);
+        assert_eq!(wrong(&|status| status.hosts[1].processes[0].life = Life::Dead), ["B1 of b is dead"]);
+        assert_eq!(wrong(&|status| status.hosts[0].serving = None), ["nobody serves at a"]);
+        assert_eq!(wrong(&|status| status.hosts[0].relaying = None), ["nobody relays at a"]);
+        assert_eq!(wrong(&|status| status.hosts.iter_mut().for_each(|host| host.directing = None)), ["nobody directs"]);
+        assert_eq!(
+            wrong(&|status| status.hosts[1].digest = Digest(6)),
+            ["a and b hold the same entries and differ in their digests"]
+        );
+        // Different entries may well have different digests.
+        assert!(
+            wrong(&|status| {
+                status.hosts[1].digest = Digest(6);
+                status.hosts[1].vector = Vector::new();
+            })
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn people_get_tables() {
+        let text = status_text(Out::new(false), &cluster(), &[]);
+        assert!(text.contains("1.5 MiB"), "{text}");
+        assert_eq!(text.lines().filter(|line| line.contains("127.0.0.1:7001")).count(), 2);
+        assert_eq!((bytes_text(5), bytes_text(2048)), ("5 B".into(), "2.0 KiB".into()));
+    }
+}

@@ -1,0 +1,318 @@
+//! The bully election of one duty (Garcia-Molina 1982), by place.
+//!
+//! An election decides who works, never what is true: the store's fence guards the truth, so a wrong suspicion costs
+//! milliseconds. Candidates stand in order of place, best first. Who finds the leader gone stands for the duty: it asks
+//! the better placed that live, and wins at once when there are none. Inside a host the kernel says who lives, so the
+//! usual election takes no message at all. A leader stays while it lives.
+//!
+//! What this leaves to others: who lives (the node asks [`crate::core::mesh`]), the epoch of `Serve` (the store), and
+//! carrying the duty out. Invariant: `Leading` only when `leader` is this process.
+
+use crate::core::io::{Output, Outputs};
+use crate::id::{Epoch, ProcessId};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::heartbeat::Duty;
+use crate::wire::peer::PeerMessage;
+
+/// What is known of a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It lives and may hold the duty.
+    Fit,
+    /// It is stopped or silent: it may come back, so the duty is not moved again at once.
+    Suspect,
+    /// It is dead, gone, or drained.
+    Gone,
+}
+
+/// What changed for this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing.
+    Same,
+    /// This process has won the duty.
+    Won,
+    /// This process has lost the duty to another.
+    Lost,
+    /// Another process has the duty now.
+    Follow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Just started: somebody may have the duty already.
+    Listening { until: Instant },
+    /// There is a leader, or this process may not stand.
+    Following,
+    /// Better placed processes were asked whether they live.
+    Asking { until: Instant },
+    /// One of them does, and should take over.
+    Deferring { until: Instant },
+    /// This process has the duty.
+    Leading,
+}
+
+/// One duty's election, as one candidate sees it.
+#[derive(Debug)]
+pub(crate) struct Election {
+    duty: Duty,
+    me: ProcessId,
+    /// Best place first.
+    order: Vec<ProcessId>,
+    state: State,
+    leader: Option<ProcessId>,
+    epoch: Epoch,
+    /// When this process last moved the duty away from a suspect, without a death.
+    moved_at: Option<Instant>,
+    /// Heartbeats in a row in which the leader did not claim the duty.
+    unclaimed: u32,
+}
+
+impl Election {
+    /// A candidate that listens first. The best placed listens only if `hears` somebody could answer.
+    pub(crate) fn new(duty: Duty, me: ProcessId, order: Vec<ProcessId>, now: Instant) -> Self {
+        let state = State::Listening { until: now + limits::ELECTION_WAIT };
+        Self { duty, me, order, state, leader: None, epoch: Epoch::ZERO, moved_at: None, unclaimed: 0 }
+    }
+
+    /// Who has the duty.
+    pub(crate) fn leader(&self) -> Option<ProcessId> {
+        self.leader
+    }
+
+    /// Whether this process has it.
+    pub(crate) fn leads(&self) -> bool {
+        self.state == State::Leading
+    }
+
+    /// The newest epoch heard of.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The candidates, best placed first.
+    pub(crate) fn order(&self) -> &[ProcessId] {
+        &self.order
+    }
+
+    fn place(&self, process: ProcessId) -> usize {
+        self.order.iter().position(|candidate| *candidate == process).unwrap_or(usize::MAX)
+    }
+
+    fn others(&self) -> impl Iterator<Item = ProcessId> + '_ {
+        self.order.iter().copied().filter(|candidate| *candidate != self.me)
+    }
+
+    /// Looks at who lives, and stands for the duty if it is free. Call after every change and timeout.
+    pub(crate) fn evaluate(
+        &mut self,
+        now: Instant,
+        standing: &dyn Fn(ProcessId) -> Standing,
+        out: &mut Outputs,
+    ) -> Verdict {
+        let mut suspected = false;
+        if let Some(leader) = self.leader.filter(|leader| *leader != self.me) {
+            match standing(leader) {
+                Standing::Fit => return Verdict::Same,
+                Standing::Suspect if self.held_at(now) => return Verdict::Same,
+                Standing::Suspect => suspected = true,
+                Standing::Gone => {}
+            }
+            self.leader = None;
+            self.state = State::Following;
+        }
+        if self.leads() {
+            return Verdict::Same;
+        }
+        if standing(self.me) != Standing::Fit {
+            self.state = State::Following;
+            return Verdict::Same;
+        }
+        match self.state {
+            State::Listening { until } if now < until && !self.alone(standing) => Verdict::Same,
+            State::Asking { until } if now >= until => self.win(),
+            State::Deferring { until } if now < until => Verdict::Same,
+            State::Asking { .. } if !self.better(standing).is_empty() => Verdict::Same,
+            State::Listening { .. }
+            | State::Following
+            | State::Asking { .. }
+            | State::Deferring { .. }
+            | State::Leading => self.stand(now, standing, suspected, out),
+        }
+    }
+
+    /// The best placed of a host in which nobody else lives need not listen.
+    fn alone(&self, standing: &dyn Fn(ProcessId) -> Standing) -> bool {
+        self.place(self.me) == 0 && self.others().all(|other| standing(other) == Standing::Gone)
+    }
+
+    fn better(&self, standing: &dyn Fn(ProcessId) -> Standing) -> Vec<ProcessId> {
+        let place = self.place(self.me);
+        self.order[..place.min(self.order.len())]
+            .iter()
+            .copied()
+            .filter(|candidate| standing(*candidate) == Standing::Fit)
+            .collect()
+    }
+
+    fn stand(
+        &mut self,
+        now: Instant,
+        standing: &dyn Fn(ProcessId) -> Standing,
+        suspected: bool,
+        out: &mut Outputs,
+    ) -> Verdict {
+        if suspected {
+            self.moved_at = Some(now);
+        }
+        let better = self.better(standing);
+        if better.is_empty() {
+            return self.win();
+        }
+        let message = PeerMessage::Election { duty: self.duty };
+        out.extend(better.into_iter().map(|to| Output::Send { to, message: message.clone() }));
+        self.state = State::Asking { until: now + limits::ELECTION_WAIT };
+        Verdict::Same
+    }
+
+    fn win(&mut self) -> Verdict {
+        self.state = State::Leading;
+        self.leader = Some(self.me);
+        Verdict::Won
+    }
+
+    /// Whether the duty moved without a death so lately that it must not move again.
+    fn held_at(&self, now: Instant) -> bool {
+        self.moved_at.is_some_and(|moved_at| now < moved_at + limits::DUTY_HOLD)
+    }
+
+    /// Tells every other candidate that this process has the duty.
+    pub(crate) fn announce(&mut self, epoch: Epoch, out: &mut Outputs) {
+        self.epoch = self.epoch.max(epoch);
+        let message = self.claim();
+        out.extend(self.others().map(|to| Output::Send { to, message: message.clone() }));
+    }
+
+    /// What a leader says to one that has just connected, or that stands against it.
+    pub(crate) fn claim(&self) -> PeerMessage {
+        PeerMessage::Coordinator { duty: self.duty, epoch: self.epoch }
+    }
+
+    /// Somebody stands for the duty.
+    pub(crate) fn on_election(&mut self, now: Instant, from: ProcessId, fit: Standing, out: &mut Outputs) {
+        if self.leads() {
+            out.push(Output::Send { to: from, message: self.claim() });
+        } else if fit == Standing::Fit && self.place(self.me) < self.place(from) {
+            out.push(Output::Send { to: from, message: PeerMessage::Alive { duty: self.duty } });
+            if matches!(self.state, State::Listening { .. }) {
+                self.state = State::Listening { until: now };
+            }
+        }
+    }
+
+    /// A better placed process lives.
+    pub(crate) fn on_alive(&mut self, now: Instant, from: ProcessId) {
+        if matches!(self.state, State::Asking { .. }) && self.place(from) < self.place(self.me) {
+            self.state = State::Deferring { until: now + limits::ELECTION_WAIT };
+        }
+    }
+
+    /// Somebody says that it has the duty.
+    pub(crate) fn on_coordinator(&mut self, from: ProcessId, epoch: Epoch, out: &mut Outputs) -> Verdict {
+        if from == self.me || self.place(from) == usize::MAX {
+            return Verdict::Same;
+        }
+        if self.leads() && !self.yields_to(from, epoch) {
+            out.push(Output::Send { to: from, message: self.claim() });
+            return Verdict::Same;
+        }
+        if self.duty == Duty::Serve && epoch < self.epoch {
+            return Verdict::Same;
+        }
+        let verdict = match (self.leads(), self.leader == Some(from)) {
+            (true, _) => Verdict::Lost,
+            (false, true) => Verdict::Same,
+            (false, false) => Verdict::Follow,
+        };
+        self.epoch = self.epoch.max(epoch);
+        self.leader = Some(from);
+        self.state = State::Following;
+        self.unclaimed = 0;
+        verdict
+    }
+
+    /// If two hold one duty, the newer epoch keeps `Serve`, and the better place the others.
+    fn yields_to(&self, from: ProcessId, epoch: Epoch) -> bool {
+        match self.duty {
+            Duty::Serve => epoch > self.epoch,
+            Duty::Direct | Duty::Relay => self.place(from) < self.place(self.me),
+        }
+    }
+
+    /// A heartbeat of another candidate; `claims` whether it names this duty. Heals lost announcements.
+    pub(crate) fn on_heartbeat(&mut self, from: ProcessId, claims: Claims, epoch: Epoch, out: &mut Outputs) -> Verdict {
+        match claims {
+            Claims::Yes => self.on_coordinator(from, epoch, out),
+            Claims::No if self.leader == Some(from) => {
+                // One such heartbeat may have been overtaken by the announcement; three in a row were not.
+                self.unclaimed += 1;
+                if self.unclaimed >= 3 {
+                    self.leader = None;
+                    self.unclaimed = 0;
+                }
+                Verdict::Same
+            }
+            Claims::No => Verdict::Same,
+        }
+    }
+
+    /// The process of this name died or started anew: if it led, nobody does.
+    pub(crate) fn on_gone(&mut self, process: ProcessId) {
+        if self.leader == Some(process) && process != self.me {
+            self.leader = None;
+            self.state = State::Following;
+        }
+    }
+
+    /// This process gives the duty up (it leaves, or was fenced by a newer epoch).
+    pub(crate) fn resign(&mut self, now: Instant, newest: Epoch) {
+        self.epoch = self.epoch.max(newest);
+        if self.leads() {
+            // Whoever is better informed announces itself; stand again only if nobody does.
+            self.leader = None;
+            self.state = State::Deferring { until: now + limits::ELECTION_WAIT };
+        }
+    }
+
+    /// This process holds the newest epoch, whoever announced itself meanwhile.
+    pub(crate) fn seize(&mut self) {
+        self.state = State::Leading;
+        self.leader = Some(self.me);
+    }
+
+    /// When `evaluate` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Listening { until } | State::Asking { until } | State::Deferring { until } => Some(until),
+            State::Following if self.leader.is_some() => self.moved_at.map(|at| at + limits::DUTY_HOLD),
+            State::Following | State::Leading => None,
+        }
+    }
+
+    /// Forgets the hold once it is over, so that it is not a timeout for ever.
+    pub(crate) fn on_timeout(&mut self, now: Instant) {
+        if self.moved_at.is_some() && !self.held_at(now) {
+            self.moved_at = None;
+        }
+    }
+}
+
+/// Whether a heartbeat claims a duty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claims {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}

@@ -1,0 +1,125 @@
+//! Live feeds at a primary: each moves from its own cursor towards what is shown, one step under way at a time.
+//!
+//! A feed whose client reads slowly stalls only itself: its next step is read when its last frame was written. Feeds
+//! that stand at the same cursor, as those that keep up do, are read for together. A cursor is a vector, so a feed goes
+//! on at any host.
+
+use std::collections::BTreeMap;
+
+use crate::core::io::{Output, Outputs, ReadId};
+use crate::error::Refusal;
+use crate::id::{ClientId, FeedId, Token, UserId, Vector};
+use crate::limits;
+use crate::service::feed::FeedStep;
+use crate::wire::client::FeedFrame;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Reading(ReadId),
+    Writing,
+}
+
+#[derive(Debug)]
+struct Feed {
+    client: ClientId,
+    user: UserId,
+    cursor: Vector,
+    state: State,
+}
+
+/// All feeds of a primary.
+#[derive(Debug, Default)]
+pub(crate) struct Feeds {
+    feeds: BTreeMap<FeedId, Feed>,
+    next_read: u64,
+}
+
+/// Numbers of reads for feeds are apart from those of the relay.
+const READS_FROM: u64 = 1 << 48;
+
+impl Feeds {
+    /// How many feeds a client has.
+    pub(crate) fn of(&self, client: ClientId) -> usize {
+        self.feeds.values().filter(|feed| feed.client == client).count()
+    }
+
+    /// A feed begins.
+    pub(crate) fn open(&mut self, feed: FeedId, client: ClientId, user: UserId, since: Vector) {
+        self.feeds.insert(feed, Feed { client, user, cursor: since, state: State::Idle });
+    }
+
+    /// Reads for every feed that waits and is behind.
+    pub(crate) fn pump(&mut self, shown: &Vector, out: &mut Outputs) {
+        let mut groups: BTreeMap<&Vector, Vec<(FeedId, UserId)>> = BTreeMap::new();
+        for (id, feed) in &self.feeds {
+            if feed.state == State::Idle && !feed.cursor.covers(shown) {
+                groups.entry(&feed.cursor).or_default().push((*id, feed.user));
+            }
+        }
+        let groups: Vec<(Vector, Vec<(FeedId, UserId)>)> =
+            groups.into_iter().map(|(cursor, feeds)| (cursor.clone(), feeds)).collect();
+        for (from, feeds) in groups {
+            self.next_read += 1;
+            let read = ReadId(READS_FROM + self.next_read);
+            for (id, _) in &feeds {
+                if let Some(feed) = self.feeds.get_mut(id) {
+                    feed.state = State::Reading(read);
+                }
+            }
+            out.push(Output::ReadFeeds { read, from, shown: shown.clone(), feeds });
+        }
+    }
+
+    /// The steps were read.
+    pub(crate) fn on_read(
+        &mut self,
+        read: ReadId,
+        steps: Vec<FeedStep>,
+        cursor: &Vector,
+        token: &Token,
+        out: &mut Outputs,
+    ) {
+        let mut steps: BTreeMap<FeedId, FeedStep> = steps.into_iter().map(|step| (step.feed, step)).collect();
+        for (id, feed) in self.feeds.iter_mut().filter(|(_, feed)| feed.state == State::Reading(read)) {
+            feed.cursor = cursor.clone();
+            feed.state = State::Idle;
+            let Some(step) = steps.remove(id).filter(|step| !step.posts.is_empty()) else { continue };
+            feed.state = State::Writing;
+            let mut token = token.clone();
+            // Seen is what this feed has told, not what else is shown by now.
+            token.vector = cursor.clone();
+            let frame = FeedFrame::Items { posts: step.posts, cursor: cursor.clone(), token };
+            out.push(Output::Feed { feed: *id, frame });
+        }
+    }
+
+    /// A feed can take another frame.
+    pub(crate) fn on_written(&mut self, feed: FeedId) {
+        if let Some(feed) = self.feeds.get_mut(&feed).filter(|feed| feed.state == State::Writing) {
+            feed.state = State::Idle;
+        }
+    }
+
+    /// A feed is closed.
+    pub(crate) fn on_closed(&mut self, feed: FeedId) {
+        self.feeds.remove(&feed);
+    }
+
+    /// A client is gone.
+    pub(crate) fn on_client_closed(&mut self, client: ClientId) {
+        self.feeds.retain(|_, feed| feed.client != client);
+    }
+
+    /// The feeds go on elsewhere.
+    pub(crate) fn end_all(&mut self, refusal: &Refusal, out: &mut Outputs) {
+        for feed in std::mem::take(&mut self.feeds).into_keys() {
+            out.push(Output::Feed { feed, frame: FeedFrame::Ended(refusal.clone()) });
+        }
+    }
+}
+
+/// Whether one more feed is allowed to a client.
+pub(crate) fn room_for_feed(feeds: &Feeds, client: ClientId) -> bool {
+    feeds.of(client) < limits::CLIENT_FEEDS_MAX
+}

@@ -1,0 +1,331 @@
+//! A node towards clients: who is connected, where they should go, and their requests.
+//!
+//! Every process directs whoever asks, from what it knows; the elected director is asked first, so that its count of
+//! assignments that no host has reported yet is the best there is. Only the primary answers the rest.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::core::feeds;
+use crate::core::io::{Output, Outputs, ReadId};
+use crate::core::mesh;
+use crate::core::node::Node;
+use crate::core::primary::Ask;
+use crate::error::{ErrorCode, Refusal};
+use crate::id::{ClientId, Epoch, FeedId, HostId, ProcessId, PublicKey, Token, UserId, Vector};
+use crate::limits;
+use crate::service::feed::FeedStep;
+use crate::service::query::QueryResult;
+use crate::time::{Instant, Now, Wall};
+use crate::topology::Role;
+use crate::wire::client::{
+    AssignedHost, AssignedProcess, Assignment, FeedFrame, Request, RequestBody, Response, ServerFrame,
+};
+use crate::wire::heartbeat::HostRecord;
+use crate::wire::peer::PeerMessage;
+
+/// One client's connection.
+#[derive(Debug)]
+struct Client {
+    key: Option<PublicKey>,
+    session: Session,
+}
+
+/// Whether a person is served on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    /// It only asked where to go, or nothing.
+    None,
+    /// It has logged in or asked as a person.
+    Open,
+}
+
+/// What clients steer by, for each host.
+type Routes = Vec<(HostId, Option<ProcessId>, Epoch, Fit)>;
+
+/// How fit a host is for new clients; better comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// It serves and has workers.
+    Good,
+    /// It serves, but has no workers: only when no other host serves.
+    Copy,
+    /// It is up, and behind or full.
+    Poor,
+    /// It is down, or has no primary.
+    Down,
+}
+
+/// All clients of a process.
+#[derive(Debug, Default)]
+pub(crate) struct People {
+    clients: BTreeMap<ClientId, Client>,
+    watchers: BTreeSet<ClientId>,
+    routes: Routes,
+    /// Assignments that the hosts' records may not show yet.
+    assigned: VecDeque<(Instant, HostId)>,
+    /// Other hosts' clocks less this one's, in microseconds, as their records came in.
+    skews: BTreeMap<HostId, i64>,
+    pub(crate) turn: usize,
+}
+
+impl People {
+    /// A client has connected.
+    pub(crate) fn open(&mut self, client: ClientId, key: Option<PublicKey>) {
+        self.clients.insert(client, Client { key, session: Session::None });
+    }
+
+    /// Connections on which a person is served.
+    pub(crate) fn sessions(&self) -> u32 {
+        let open = self.clients.values().filter(|client| client.session == Session::Open).count();
+        u32::try_from(open).unwrap_or(u32::MAX)
+    }
+
+    /// Every connection.
+    pub(crate) fn greeted(&self) -> impl Iterator<Item = ClientId> + '_ {
+        self.clients.keys().copied()
+    }
+
+    /// Compares another host's clock with this one's.
+    pub(crate) fn note_clock(&mut self, host: HostId, theirs: Wall, ours: Wall) {
+        let micros = |wall: Wall| i64::try_from(wall.0).unwrap_or(i64::MAX);
+        self.skews.insert(host, micros(theirs).saturating_sub(micros(ours)));
+    }
+
+    /// Hosts whose clocks are too far off.
+    pub(crate) fn skewed(&self) -> impl Iterator<Item = (HostId, i64)> + '_ {
+        let max = i64::try_from(limits::CLOCK_SKEW_MAX.as_micros()).unwrap_or(i64::MAX);
+        self.skews.iter().filter(move |(_, skew)| skew.abs() > max).map(|(host, skew)| (*host, *skew))
+    }
+
+    /// Assignments to a host in the last second.
+    fn unreported(&self, host: HostId) -> u32 {
+        let count = self.assigned.iter().filter(|(_, assigned)| *assigned == host).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
+
+/// How long an assignment may be unreported: a record spreads within this.
+const REPORTED_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Node {
+    /// A client asks.
+    pub(crate) fn on_client(&mut self, now: Now, client: ClientId, request: Request, out: &mut Outputs) {
+        self.hlc = self.hlc.max(request.token.hlc);
+        let number = request.number;
+        let response = match &request.body {
+            RequestBody::Assign => {
+                self.people.watchers.insert(client);
+                let assignment = self.assignment(now);
+                if let Some(first) = assignment.hosts.first() {
+                    self.people.assigned.push_back((now.mono, first.host));
+                }
+                Ok(Response::Assigned(assignment))
+            }
+            RequestBody::Status => Ok(Response::Status(Box::new(self.cluster_status(now)))),
+            RequestBody::Drain { process } => self.drain_process(*process, out),
+            RequestBody::Write { .. }
+            | RequestBody::WhoAmI
+            | RequestBody::List { .. }
+            | RequestBody::Timeline { .. } => return self.on_person(now, client, request, out),
+        };
+        self.respond(client, number, response, out);
+    }
+
+    fn respond(&self, client: ClientId, number: u64, result: Result<Response, Refusal>, out: &mut Outputs) {
+        let frame = ServerFrame::Response { number, token: Token::default(), result };
+        out.push(Output::Reply { client, frame });
+    }
+
+    fn on_person(&mut self, now: Now, client: ClientId, request: Request, out: &mut Outputs) {
+        let number = request.number;
+        let Some(person) = self.people.clients.get_mut(&client) else { return };
+        let Some(key) = person.key else {
+            let refusal = Refusal::new(ErrorCode::NotLoggedIn, "this needs a profile: run `gaggle login NAME` first");
+            return self.respond(client, number, Err(refusal), out);
+        };
+        person.session = Session::Open;
+        match self.serving.term_mut().filter(|term| term.settled()) {
+            Some(term) => term.primary.on_request(now, Ask { client, key, request }, out),
+            None => {
+                let message = format!("{} does not serve {} now: ask another process", self.config.me, self.host);
+                self.respond(client, number, Err(Refusal::new(ErrorCode::NotServing, message)), out);
+            }
+        }
+    }
+
+    fn drain_process(&self, process: ProcessId, out: &mut Outputs) -> Result<Response, Refusal> {
+        if process != self.config.me && !self.mesh.siblings.contains_key(&process) {
+            let message = format!("{process} is not a process of {}: ask a process of its own host", self.host);
+            return Err(Refusal::new(ErrorCode::UnknownProcess, message));
+        }
+        out.push(Output::Send { to: process, message: PeerMessage::Drain });
+        Ok(Response::Draining)
+    }
+
+    /// The store has answered a query.
+    pub(crate) fn on_query_done(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        number: u64,
+        epoch: Epoch,
+        result: QueryResult,
+        out: &mut Outputs,
+    ) {
+        let Some(term) = self.serving.term() else {
+            let message = format!("{} no longer serves: ask again", self.config.me);
+            return self.respond(client, number, Err(Refusal::new(ErrorCode::NotServing, message)), out);
+        };
+        if epoch > term.primary.epoch() {
+            // Somebody else serves: what was read may be newer than what this process knows to be shown.
+            let message = format!("{} no longer serves: ask again", self.config.me);
+            self.respond(client, number, Err(Refusal::new(ErrorCode::NotServing, message)), out);
+            return self.deposed(now, epoch, out);
+        }
+        let frame = ServerFrame::Response { number, token: term.primary.token(), result: result.map(Response::Answer) };
+        out.push(Output::Reply { client, frame });
+    }
+
+    /// A client wants a live feed.
+    pub(crate) fn on_feed_opened(
+        &mut self,
+        client: ClientId,
+        feed: FeedId,
+        token: Token,
+        since: Vector,
+        out: &mut Outputs,
+    ) {
+        self.hlc = self.hlc.max(token.hlc);
+        let me = self.config.me;
+        let end = |code, message: String| Output::Feed { feed, frame: FeedFrame::Ended(Refusal::new(code, message)) };
+        let Some(key) = self.people.clients.get(&client).and_then(|person| person.key) else {
+            out.push(end(ErrorCode::NotLoggedIn, "a feed needs a profile: run `gaggle login NAME` first".into()));
+            return;
+        };
+        let Some(term) = self.serving.term_mut().filter(|term| term.settled()) else {
+            out.push(end(ErrorCode::NotServing, format!("{me} does not serve: ask another process")));
+            return;
+        };
+        if !feeds::room_for_feed(&term.primary.feeds, client) {
+            out.push(end(ErrorCode::Busy, format!("more than {} feeds on a connection", limits::CLIENT_FEEDS_MAX)));
+            return;
+        }
+        let primary = &mut term.primary;
+        primary.feeds.open(feed, client, UserId::of(&key), since);
+        primary.feeds.pump(primary.copies.shown(), out);
+        if let Some(person) = self.people.clients.get_mut(&client) {
+            person.session = Session::Open;
+        }
+    }
+
+    /// A feed can take more.
+    pub(crate) fn on_feed_written(&mut self, feed: FeedId, out: &mut Outputs) {
+        if let Some(term) = self.serving.term_mut() {
+            let primary = &mut term.primary;
+            primary.feeds.on_written(feed);
+            primary.feeds.pump(primary.copies.shown(), out);
+        }
+    }
+
+    /// A feed is closed.
+    pub(crate) fn on_feed_closed(&mut self, feed: FeedId) {
+        if let Some(term) = self.serving.term_mut() {
+            term.primary.feeds.on_closed(feed);
+        }
+    }
+
+    /// The log was walked for feeds.
+    pub(crate) fn on_feeds_read(
+        &mut self,
+        now: Now,
+        read: ReadId,
+        epoch: Epoch,
+        steps: Vec<FeedStep>,
+        cursor: &Vector,
+        out: &mut Outputs,
+    ) {
+        let Some(term) = self.serving.term_mut() else { return };
+        if epoch > term.primary.epoch() {
+            return self.deposed(now, epoch, out);
+        }
+        let primary = &mut term.primary;
+        let token = primary.token();
+        primary.feeds.on_read(read, steps, cursor, &token, out);
+        primary.feeds.pump(primary.copies.shown(), out);
+    }
+
+    /// A client is gone.
+    pub(crate) fn on_client_closed(&mut self, client: ClientId) {
+        self.people.clients.remove(&client);
+        self.people.watchers.remove(&client);
+        if let Some(term) = self.serving.term_mut() {
+            term.primary.on_client_closed(client);
+        }
+    }
+
+    /// Records of all hosts, this one's own first-hand, and whether each is up.
+    pub(crate) fn records(&mut self, now: Now) -> Vec<(HostRecord, bool)> {
+        let own = self.own_record(now);
+        let mut records: Vec<(HostRecord, bool)> =
+            self.mesh.views.values().map(|view| (view.record.clone(), view.up)).collect();
+        records.push((own, true));
+        records
+    }
+
+    fn fit(&self, record: &HostRecord, up: bool) -> Fit {
+        let workers = self.config.topology.host(record.host);
+        let workers = workers.is_some_and(|spec| spec.processes.iter().any(|p| p.role == Role::Worker));
+        match (up && record.serving.is_some(), record.ready && record.writable) {
+            (false, _) => Fit::Down,
+            (true, false) => Fit::Poor,
+            (true, true) if workers || !self.any_workers() => Fit::Good,
+            (true, true) => Fit::Copy,
+        }
+    }
+
+    fn any_workers(&self) -> bool {
+        self.config.topology.processes().any(|process| process.role == Role::Worker)
+    }
+
+    /// Where a client is to go: the fittest and least loaded host first.
+    pub(crate) fn assignment(&mut self, now: Now) -> Assignment {
+        while self.people.assigned.pop_front_if(|(at, _)| now.mono >= *at + REPORTED_AFTER).is_some() {}
+        let mut ranked: Vec<(Fit, u32, AssignedHost)> = Vec::new();
+        for (record, up) in self.records(now) {
+            let fit = self.fit(&record, up);
+            let load = record.sessions.saturating_add(self.people.unreported(record.host));
+            let order = mesh::serve_order(&self.config.topology, record.host);
+            let processes = order.into_iter().filter_map(|id| self.config.topology.process(id));
+            let host = AssignedHost {
+                host: record.host,
+                serving: record.serving.filter(|_| up),
+                epoch: record.epoch,
+                ready: fit <= Fit::Copy,
+                processes: processes.map(|p| AssignedProcess { id: p.id, addr: p.addr }).collect(),
+            };
+            ranked.push((fit, load, host));
+        }
+        ranked.sort_by(|a, b| (a.0, a.1, a.2.host).cmp(&(b.0, b.1, b.2.host)));
+        Assignment { director: self.director(now), hosts: ranked.into_iter().map(|(_, _, host)| host).collect() }
+    }
+
+    /// Tells those who asked `Assign` when what they steer by has changed.
+    pub(crate) fn push_routes(&mut self, now: Now, out: &mut Outputs) {
+        if self.people.watchers.is_empty() {
+            return;
+        }
+        let records = self.records(now);
+        let routes: Routes = records
+            .iter()
+            .map(|(record, up)| (record.host, record.serving.filter(|_| *up), record.epoch, self.fit(record, *up)))
+            .collect();
+        if routes == self.people.routes {
+            return;
+        }
+        self.people.routes = routes;
+        let assignment = self.assignment(now);
+        let frame = ServerFrame::Assigned(assignment);
+        let watchers = self.people.watchers.iter();
+        out.extend(watchers.map(|client| Output::Reply { client: *client, frame: frame.clone() }));
+    }
+}

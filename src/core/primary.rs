@@ -1,0 +1,426 @@
+//! The primary: takes writes, waits for their copies, answers reads when their token is held.
+//!
+//! Order of events for a write: `Persist` -> `Persisted` -> copies -> `Reply` (P1). Nothing is answered or shown before
+//! the store has persisted it. A write that has not got its copies after `COPIES_WAIT` is answered with how many there
+//! are. Requests of one connection are taken in order, also while one of them waits for its token.
+//!
+//! Invariants: `standing.vector` never falls; every request that came in is answered or handed back (`NotServing`)
+//! exactly once. What a primary holds in memory it learnt in its own epoch: promotion starts from the store.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::core::copies::Copies;
+use crate::core::feeds::Feeds;
+use crate::core::io::{Output, Outputs};
+use crate::core::sink::{Sink, Writes};
+use crate::error::{ErrorCode, Refusal};
+use crate::id::{ClientId, EntryId, Epoch, HostId, PublicKey, Token, UserId, Vector};
+use crate::limits;
+use crate::service::intake::{Accepted, IntakeResult, WriteRequest};
+use crate::service::ledger::{Committed, Standing, Write, WriteId, Wrote};
+use crate::service::query::Query;
+use crate::time::{Instant, Now};
+use crate::topology::AckLevel;
+use crate::wire::client::{Request, RequestBody, Response, ServerFrame, Written};
+
+/// A request and whose it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    pub(crate) client: ClientId,
+    pub(crate) key: PublicKey,
+    pub(crate) request: Request,
+}
+
+/// A write that the store has, waiting for copies.
+#[derive(Debug)]
+struct Owed {
+    client: ClientId,
+    number: u64,
+    accepted: Accepted,
+    level: AckLevel,
+}
+
+/// A write at the store.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    client: ClientId,
+    number: u64,
+    level: AckLevel,
+}
+
+/// Numbers of writes under one epoch.
+#[derive(Debug)]
+struct Numbers {
+    epoch: Epoch,
+    next: u64,
+}
+
+impl Writes for Numbers {
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn next_id(&mut self) -> WriteId {
+        self.next += 1;
+        WriteId(self.next)
+    }
+}
+
+/// What a host's primary knows and owes.
+#[derive(Debug)]
+pub(crate) struct Primary {
+    host: HostId,
+    level: AckLevel,
+    numbers: Numbers,
+    standing: Standing,
+    pub(crate) copies: Copies,
+    pub(crate) sink: Sink,
+    pub(crate) feeds: Feeds,
+    at_store: BTreeMap<WriteId, Sent>,
+    owed: BTreeMap<EntryId, Vec<Owed>>,
+    owed_count: usize,
+    /// When the entries up to this one should have their copies.
+    due: VecDeque<(Instant, EntryId)>,
+    /// Requests that wait for their token, in order of arrival.
+    waiting: VecDeque<(Instant, Ask)>,
+    waiting_of: BTreeMap<ClientId, usize>,
+    /// The last write was refused for want of room; asked again at this time.
+    full_until: Option<Instant>,
+}
+
+/// What a primary needs to be told at its start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Post {
+    pub(crate) host: HostId,
+    pub(crate) hosts: u32,
+    pub(crate) level: AckLevel,
+    /// Numbers of writes start here, so that those of an earlier term cannot be taken for this one's.
+    pub(crate) first_write: u64,
+}
+
+impl Primary {
+    /// A primary of this epoch, as the store stands.
+    pub(crate) fn new(now: Now, post: Post, standing: Standing) -> Self {
+        let copies = Copies::new(post.host, post.hosts, post.level, standing.vector.clone());
+        let mut primary = Self {
+            host: post.host,
+            level: post.level,
+            numbers: Numbers { epoch: standing.epoch, next: post.first_write },
+            standing,
+            copies,
+            sink: Sink::default(),
+            feeds: Feeds::default(),
+            at_store: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            owed_count: 0,
+            due: VecDeque::new(),
+            waiting: VecDeque::new(),
+            waiting_of: BTreeMap::new(),
+            full_until: None,
+        };
+        primary.expect_copies(now);
+        primary
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.numbers.epoch
+    }
+
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    pub(crate) fn writable(&self) -> bool {
+        self.full_until.is_none()
+    }
+
+    /// Where the numbers of the next term may start.
+    pub(crate) fn last_write(&self) -> u64 {
+        self.numbers.next
+    }
+
+    /// Has something else than a request committed.
+    pub(crate) fn persist(&mut self, write: Write, out: &mut Outputs) {
+        let (id, epoch) = (self.numbers.next_id(), self.numbers.epoch);
+        out.push(Output::Persist { id, epoch, write });
+    }
+
+    /// The parts that the sink's calls need side by side.
+    pub(crate) fn sink(&mut self) -> (&mut Sink, &mut dyn Writes) {
+        (&mut self.sink, &mut self.numbers)
+    }
+
+    /// A person asks.
+    pub(crate) fn on_request(&mut self, now: Now, ask: Ask, out: &mut Outputs) {
+        let queued = self.waiting_of.contains_key(&ask.client);
+        if !queued && self.copies.shown().covers(&ask.request.token.vector) {
+            self.perform(ask, out);
+        } else if self.waiting.len() >= limits::TOKEN_WAITS_MAX {
+            let refusal = Refusal::new(ErrorCode::Busy, "too many requests wait at this host: try again in a moment");
+            self.refuse(ask.client, ask.request.number, refusal, out);
+        } else {
+            *self.waiting_of.entry(ask.client).or_default() += 1;
+            self.waiting.push_back((now.mono, ask));
+        }
+    }
+
+    fn perform(&mut self, ask: Ask, out: &mut Outputs) {
+        let Ask { client, key, request } = ask;
+        let (number, user) = (request.number, UserId::of(&key));
+        let query = match request.body {
+            RequestBody::Write { id, op, ack } => {
+                let level = ack.unwrap_or(self.level);
+                return self.write(Sent { client, number, level }, WriteRequest { key, id, op }, out);
+            }
+            RequestBody::WhoAmI => Query::WhoAmI { user },
+            RequestBody::List { part, after } => Query::List { user, part, after },
+            RequestBody::Timeline { of, limit, since, before } => {
+                Query::Timeline { user, of, limit: limit.min(limits::TIMELINE_POSTS_MAX), since, before }
+            }
+            RequestBody::Assign | RequestBody::Status | RequestBody::Drain { .. } => {
+                debug_assert!(false, "answered by the node");
+                return;
+            }
+        };
+        out.push(Output::Query { client, number, shown: self.copies.shown().clone(), query });
+    }
+
+    fn write(&mut self, sent: Sent, request: WriteRequest, out: &mut Outputs) {
+        if self.at_store.len() + self.owed_count >= limits::WRITES_WAITING_MAX {
+            let refusal = Refusal::new(ErrorCode::Busy, "too many writes wait at this host: try again in a moment");
+            return self.refuse(sent.client, sent.number, refusal, out);
+        }
+        let id = self.numbers.next_id();
+        self.at_store.insert(id, sent);
+        out.push(Output::Persist { id, epoch: self.numbers.epoch, write: Write::Request(request) });
+    }
+
+    /// The store has committed a batch. Returns whether anything new is there for the relay.
+    pub(crate) fn on_committed(&mut self, now: Now, committed: Committed, out: &mut Outputs) {
+        let Committed { outcomes, standing } = committed;
+        assert!(standing.vector.covers(&self.standing.vector), "the store went back");
+        self.standing = standing;
+        self.full_until = None;
+        self.copies.on_committed(&self.standing.vector);
+        for (id, wrote) in &outcomes {
+            if let (Some(sent), Wrote::Request(result)) = (self.at_store.remove(id), wrote) {
+                self.on_outcome(sent, result.clone(), out);
+            }
+        }
+        self.expect_copies(now);
+        self.sink.on_persisted(&outcomes, &self.standing.vector, &mut self.numbers, out);
+        self.on_shown(out);
+    }
+
+    /// Notes when the newest of this host's entries should have its copies.
+    fn expect_copies(&mut self, now: Now) {
+        let Some(origin) = self.standing.origin else { return };
+        let newest = EntryId { origin, seq: self.standing.vector.get(origin) };
+        let waits = !self.copies.shown().holds(newest) || !self.owed.is_empty();
+        if waits && self.due.back().is_none_or(|(_, entry)| *entry != newest) {
+            self.due.push_back((now.mono + limits::COPIES_WAIT, newest));
+        }
+    }
+
+    fn on_outcome(&mut self, sent: Sent, result: IntakeResult, out: &mut Outputs) {
+        match result {
+            Err(refusal) => self.refuse(sent.client, sent.number, refusal, out),
+            Ok(accepted) => {
+                let entry = accepted.entry;
+                let Sent { client, number, level } = sent;
+                let owed = Owed { client, number, accepted, level };
+                if self.copies.settles(entry, level) {
+                    if level == self.level {
+                        self.copies.force(entry);
+                    }
+                    self.acknowledge(owed, out);
+                } else {
+                    self.owed.entry(entry).or_default().push(owed);
+                    self.owed_count += 1;
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&self, owed: Owed, out: &mut Outputs) {
+        let Owed { client, number, accepted, level } = owed;
+        let mut token = self.token();
+        token.vector.raise(accepted.entry.origin, accepted.entry.seq);
+        let copies = self.copies.count(accepted.entry);
+        let written = Written { accepted, copies, ack: level, host: self.host };
+        let result = Ok(Response::Written(written));
+        out.push(Output::Reply { client, frame: ServerFrame::Response { number, token, result } });
+    }
+
+    /// What an answer of now has seen.
+    pub(crate) fn token(&self) -> Token {
+        Token { vector: self.copies.shown().clone(), hlc: self.standing.hlc }
+    }
+
+    /// A refusal of the caller's making: its token is returned as far as it is shown here.
+    pub(crate) fn refuse(&self, client: ClientId, number: u64, refusal: Refusal, out: &mut Outputs) {
+        let frame = ServerFrame::Response { number, token: self.token(), result: Err(refusal) };
+        out.push(Output::Reply { client, frame });
+    }
+
+    /// Another host told what it holds durably.
+    pub(crate) fn on_copies(&mut self, host: HostId, vector: &Vector, out: &mut Outputs) {
+        self.copies.on_held(host, vector);
+        let mut settled = Vec::new();
+        for (origin, seq) in vector.iter() {
+            let first = EntryId { origin, seq: crate::id::Seq::ZERO };
+            let range = self.owed.range_mut(first..=EntryId { origin, seq });
+            for (entry, owed) in range {
+                let copies = &self.copies;
+                settled.extend(owed.extract_if(.., |owed| copies.settles(*entry, owed.level)));
+            }
+        }
+        self.owed_count -= settled.len();
+        if !settled.is_empty() {
+            self.owed.retain(|_, owed| !owed.is_empty());
+        }
+        for owed in settled {
+            self.acknowledge(owed, out);
+        }
+        self.on_shown(out);
+    }
+
+    /// More may be shown: requests that waited for it go on, and feeds move.
+    fn on_shown(&mut self, out: &mut Outputs) {
+        let mut still: BTreeMap<ClientId, usize> = BTreeMap::new();
+        for (since, ask) in std::mem::take(&mut self.waiting) {
+            let held = self.copies.shown().covers(&ask.request.token.vector);
+            if held && !still.contains_key(&ask.client) {
+                self.perform(ask, out);
+            } else {
+                *still.entry(ask.client).or_default() += 1;
+                self.waiting.push_back((since, ask));
+            }
+        }
+        self.waiting_of = still;
+        self.feeds.pump(self.copies.shown(), out);
+    }
+
+    /// The store has no room. The writes of this batch are handed back; room is asked for again later.
+    pub(crate) fn on_full(&mut self, now: Now, writes: &[WriteId], out: &mut Outputs) {
+        self.full_until = Some(now.mono + limits::SIBLING_SILENCE);
+        for id in writes {
+            if let Some(sent) = self.at_store.remove(id) {
+                let refusal = Refusal::new(
+                    ErrorCode::DiskFull,
+                    format!("the disk of {} is full and nothing was stored: free some space", self.host),
+                );
+                self.refuse(sent.client, sent.number, refusal, out);
+            }
+        }
+        self.sink.close_all(out);
+    }
+
+    /// Does what is due: copies that did not come, tokens that are not held, room asked for again.
+    pub(crate) fn on_timeout(&mut self, now: Now, out: &mut Outputs) {
+        while let Some((_, newest)) = self.due.pop_front_if(|(at, _)| now.mono >= *at) {
+            self.on_copies_missed(newest, out);
+        }
+        if self.full_until.is_some_and(|at| now.mono >= at) {
+            self.full_until = Some(now.mono + limits::SIBLING_SILENCE);
+            self.persist(Write::Cut(Vector::new()), out);
+        }
+        let mut late = Vec::new();
+        while let Some((_, ask)) = self.waiting.pop_front_if(|(since, _)| now.mono >= *since + limits::TOKEN_WAIT) {
+            late.push(ask);
+        }
+        for ask in late {
+            self.on_token_missed(now, ask, out);
+        }
+    }
+
+    fn on_copies_missed(&mut self, newest: EntryId, out: &mut Outputs) {
+        let mut late = Vec::new();
+        // Whatever waits for entries up to this one has waited long enough; of other origins, only retries wait.
+        for (entry, owed) in std::mem::take(&mut self.owed) {
+            if entry.origin == newest.origin && entry.seq > newest.seq {
+                self.owed.insert(entry, owed);
+            } else {
+                late.extend(owed.into_iter().map(|owed| (entry, owed)));
+            }
+        }
+        self.owed_count -= late.len();
+        if !self.copies.shown().holds(newest) {
+            self.copies.on_missed(newest, self.level);
+        }
+        for (entry, owed) in late {
+            self.copies.on_missed(entry, owed.level);
+            self.acknowledge(owed, out);
+        }
+        self.on_shown(out);
+    }
+
+    /// The host does not hold what the token names. Entries that it holds, but may not show yet, are worth more time.
+    fn on_token_missed(&mut self, now: Now, ask: Ask, out: &mut Outputs) {
+        let Ask { client, request, .. } = &ask;
+        if self.copies.own().covers(&request.token.vector) {
+            self.waiting.push_back((now.mono, ask));
+            return;
+        }
+        if let Some(count) = self.waiting_of.get_mut(client) {
+            *count -= 1;
+            if *count == 0 {
+                self.waiting_of.remove(client);
+            }
+        }
+        if self.copies.elsewhere(&request.token.vector) {
+            let message = format!("{} is behind what you have seen: ask another host", self.host);
+            return self.refuse(*client, request.number, Refusal::new(ErrorCode::Behind, message), out);
+        }
+        let own = self.copies.own();
+        let mut token = Token { vector: Vector::new(), hlc: request.token.hlc };
+        let mut gaps = Vec::new();
+        for (origin, seq) in request.token.vector.iter() {
+            let held = own.get(origin).min(seq);
+            token.vector.set(origin, held);
+            if held < seq {
+                gaps.push((EntryId { origin, seq: held.next() }, EntryId { origin, seq }));
+            }
+        }
+        let frame = ServerFrame::Response { number: request.number, token, result: Ok(Response::Missing { gaps }) };
+        out.push(Output::Reply { client: *client, frame });
+    }
+
+    /// A client is gone: nothing is owed to it. Its writes go on.
+    pub(crate) fn on_client_closed(&mut self, client: ClientId) {
+        self.waiting.retain(|(_, ask)| ask.client != client);
+        self.waiting_of.remove(&client);
+        self.feeds.on_client_closed(client);
+    }
+
+    /// This process is not the primary any more: everybody is sent to the one that is.
+    pub(crate) fn step_down(mut self, refusal: &Refusal, out: &mut Outputs) {
+        self.sink.close_all(out);
+        self.feeds.end_all(refusal, out);
+        let at_store = std::mem::take(&mut self.at_store);
+        let owed = std::mem::take(&mut self.owed);
+        let waiting = std::mem::take(&mut self.waiting);
+        let unanswered = at_store.values().map(|sent| (sent.client, sent.number));
+        let unanswered = unanswered.chain(owed.values().flatten().map(|owed| (owed.client, owed.number)));
+        let unanswered = unanswered.chain(waiting.iter().map(|(_, ask)| (ask.client, ask.request.number)));
+        for (client, number) in unanswered {
+            let result = Err(refusal.clone());
+            let frame = ServerFrame::Response { number, token: Token::default(), result };
+            out.push(Output::Reply { client, frame });
+        }
+    }
+
+    /// When `on_timeout` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let copies = self.due.front().map(|(at, _)| *at);
+        let tokens = self.waiting.front().map(|(since, _)| *since + limits::TOKEN_WAIT);
+        copies.into_iter().chain(tokens).chain(self.full_until).min()
+    }
+
+    /// What must always hold.
+    pub(crate) fn check_invariants(&self) {
+        assert_eq!(self.owed_count, self.owed.values().map(Vec::len).sum::<usize>());
+        assert!(self.copies.own().covers(self.copies.shown()), "shown before it is held");
+        assert_eq!(self.waiting.len(), self.waiting_of.values().sum::<usize>());
+    }
+}

@@ -1,0 +1,121 @@
+//! A node's account of the whole cluster, for `status`: what is known, and what is wrong.
+
+use crate::core::node::Node;
+use crate::id::{HostId, Vector};
+use crate::time::Now;
+use crate::wire::client::{ClusterStatus, HostStatus, ProcessStatus};
+use crate::wire::heartbeat::{Duty, HostRecord, Life};
+
+impl Node {
+    /// The whole cluster as this process knows it.
+    pub(crate) fn cluster_status(&mut self, now: Now) -> ClusterStatus {
+        let records = self.records(now);
+        let mut everything = Vector::new();
+        for (record, _) in &records {
+            everything.merge(&record.vector);
+        }
+        let mut hosts = Vec::new();
+        let mut alarms = Vec::new();
+        for spec in self.config.topology.hosts.clone() {
+            let known = records.iter().find(|(record, _)| record.host == spec.id);
+            let status = self.host_status(spec.id, known, &everything);
+            self.host_alarms(&status, known.map(|(record, _)| record), &mut alarms);
+            hosts.push(status);
+        }
+        let masters = self.config.topology.has_masters();
+        if masters && hosts.iter().all(|host| host.directing.is_none()) {
+            alarms.push("no master directs: any process answers clients meanwhile".into());
+        }
+        self.digest_alarms(&records, &mut alarms);
+        for (host, skew) in self.people.skewed() {
+            alarms.push(format!("the clock of {host} differs from {}'s by {} ms", self.host, skew / 1_000));
+        }
+        ClusterStatus { cluster: self.config.topology.cluster.clone(), alarms, hosts }
+    }
+
+    fn host_status(&self, name: HostId, known: Option<&(HostRecord, bool)>, everything: &Vector) -> HostStatus {
+        let spec = self.config.topology.host(name).map(|spec| spec.processes.clone()).unwrap_or_default();
+        let up = known.is_some_and(|(_, up)| *up);
+        let record = known.map(|(record, _)| record);
+        let live = record.filter(|_| up);
+        let duties = |id| {
+            let held = |holder: Option<_>| holder == Some(id);
+            let mut duties = Vec::new();
+            duties.extend(held(live.and_then(|r| r.directing)).then_some(Duty::Direct));
+            duties.extend(held(live.and_then(|r| r.serving)).then_some(Duty::Serve));
+            duties.extend(held(live.and_then(|r| r.relaying)).then_some(Duty::Relay));
+            duties
+        };
+        let processes = spec.into_iter().map(|p| {
+            let told = live.and_then(|record| record.processes.iter().find(|process| process.id == p.id));
+            ProcessStatus {
+                id: p.id,
+                role: p.role,
+                addr: p.addr,
+                life: told.map_or(Life::Dead, |told| told.life),
+                pid: told.map_or(0, |told| told.pid),
+                duties: duties(p.id),
+            }
+        });
+        let vector = record.map(|r| r.vector.clone()).unwrap_or_default();
+        HostStatus {
+            name,
+            up,
+            serving: live.and_then(|r| r.serving),
+            relaying: live.and_then(|r| r.relaying),
+            directing: live.and_then(|r| r.directing),
+            epoch: record.map(|r| r.epoch).unwrap_or_default(),
+            sessions: live.map_or(0, |r| r.sessions),
+            lag: everything.ahead_of(&vector),
+            vector,
+            digest: record.map(|r| r.digest).unwrap_or_default(),
+            entries: record.map_or(0, |r| r.entries),
+            disk_bytes: record.map_or(0, |r| r.disk_bytes),
+            processes: processes.collect(),
+        }
+    }
+
+    fn host_alarms(&self, status: &HostStatus, record: Option<&HostRecord>, alarms: &mut Vec<String>) {
+        let name = status.name;
+        if !status.up {
+            alarms.push(format!("{name} is down or cannot be reached"));
+            return;
+        }
+        if status.serving.is_none() {
+            alarms.push(format!("{name} has no primary"));
+        }
+        if status.relaying.is_none() {
+            alarms.push(format!("{name} has no relay"));
+        }
+        for process in &status.processes {
+            let word = match process.life {
+                Life::Up => continue,
+                Life::Stopped => "is stopped",
+                Life::Dead => "is dead",
+                Life::Left => "has left",
+            };
+            alarms.push(format!("{} of {name} {word}", process.id));
+        }
+        let Some(record) = record else { return };
+        if record.topology != self.config.topology_hash {
+            alarms.push(format!("{name} runs with another topology file than {}", self.host));
+        }
+        if !record.writable {
+            alarms.push(format!("the disk of {name} is full: free some space"));
+        }
+        if record.serving.is_some() && !record.ready {
+            alarms.push(format!("{name} is catching up"));
+        }
+    }
+
+    /// Hosts that hold the same entries must hold the same state.
+    fn digest_alarms(&self, records: &[(HostRecord, bool)], alarms: &mut Vec<String>) {
+        for (index, (one, _)) in records.iter().enumerate() {
+            for (other, _) in &records[index + 1..] {
+                if !one.vector.is_empty() && one.vector == other.vector && one.digest != other.digest {
+                    alarms.push(format!("{} and {} hold the same entries and different state", one.host, other.host));
+                }
+            }
+        }
+    }
+}

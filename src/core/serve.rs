@@ -1,0 +1,461 @@
+//! A node as its host's primary: taking the epoch, settling the incarnation, stepping down, restarting the dead.
+//!
+//! The epoch is taken in the store, after the election and before anything is served (P6). Waiting for the store's lock
+//! has no timeout there, so it is watched from here: a stopped sibling that may hold the lock is killed at once, the
+//! last primary after `LOCK_HOLDER_WAIT` if it runs or waits for the disk.
+//!
+//! The first primary after its whole host was down asks every host what it holds of its origin. Only if all answer, and
+//! none holds more, does the origin go on; else it begins a new incarnation. Taking seqs again without this gives two
+//! entries one name.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand_chacha::rand_core::RngCore;
+
+use crate::core::election;
+use crate::core::io::{Output, Outputs, ReadId, StoreTrouble};
+use crate::core::mesh::Willing;
+use crate::core::node::{Node, Phase, Warm};
+use crate::core::primary::{Post, Primary};
+use crate::core::sink::SnapshotPart;
+use crate::error::{ErrorCode, Refusal};
+use crate::id::{Epoch, HostId, Origin, ProcessId, Vector};
+use crate::limits;
+use crate::service::ledger::{Committed, Standing, Write, WriteId};
+use crate::time::{Instant, Now};
+use crate::wire::client::ServerFrame;
+use crate::wire::heartbeat::{Life, PrimaryStatus};
+use crate::wire::peer::PeerMessage;
+
+/// How far this process is from serving.
+#[derive(Debug)]
+pub(crate) enum Serving {
+    /// It does not.
+    No,
+    /// It waits for the store's lock.
+    Taking { since: Instant, next_look: Instant },
+    /// It has the epoch.
+    Yes(Box<Term>),
+}
+
+/// One primary's time in office.
+#[derive(Debug)]
+pub(crate) struct Term {
+    pub(crate) primary: Primary,
+    /// While the other hosts are asked what they hold.
+    recall: Option<Recall>,
+    /// Clients are sent here once this is held.
+    wants: Vector,
+    /// Until then at most.
+    ready_by: Instant,
+}
+
+#[derive(Debug)]
+struct Recall {
+    until: Instant,
+    ask_again: Instant,
+    answers: BTreeMap<HostId, Vector>,
+}
+
+/// Other hosts are asked again after this, as their connections may not be up yet.
+const RECALL_AGAIN: Duration = Duration::from_millis(50);
+/// The lock is waited for this long before a stopped sibling is suspected of holding it.
+const LOCK_LOOK: Duration = Duration::from_millis(20);
+/// A host that could not catch up in this time takes clients all the same: tokens keep them safe.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
+/// How long a leaving process waits for its successors.
+const HANDOVER_WAIT: Duration = Duration::from_millis(400);
+
+impl Serving {
+    /// The term, if this process is the primary.
+    pub(crate) fn term(&self) -> Option<&Term> {
+        match self {
+            Self::Yes(term) => Some(term),
+            Self::No | Self::Taking { .. } => None,
+        }
+    }
+
+    /// The term, if this process is the primary.
+    pub(crate) fn term_mut(&mut self) -> Option<&mut Term> {
+        match self {
+            Self::Yes(term) => Some(term),
+            Self::No | Self::Taking { .. } => None,
+        }
+    }
+
+    /// When something is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::No => None,
+            Self::Taking { next_look, .. } => Some(*next_look),
+            Self::Yes(term) => {
+                let recall = term.recall.as_ref().map(|recall| recall.until.min(recall.ask_again));
+                term.primary.poll_timeout().into_iter().chain(recall).min()
+            }
+        }
+    }
+}
+
+impl Term {
+    /// Whether requests are taken.
+    pub(crate) fn settled(&self) -> bool {
+        self.recall.is_none()
+    }
+
+    /// Whether clients should be sent here.
+    pub(crate) fn ready(&self, now: Now) -> bool {
+        self.settled() && (self.primary.standing().vector.covers(&self.wants) || now.mono >= self.ready_by)
+    }
+}
+
+impl Node {
+    /// The election is won: now the store decides.
+    pub(crate) fn take_epoch(&mut self, now: Now, out: &mut Outputs) {
+        if matches!(self.serving, Serving::No) {
+            self.serving = Serving::Taking { since: now.mono, next_look: now.mono + LOCK_LOOK };
+            out.push(Output::TakeEpoch);
+        }
+    }
+
+    /// The store has given the epoch, or cannot.
+    pub(crate) fn on_epoch_taken(&mut self, now: Now, result: Result<Standing, StoreTrouble>, out: &mut Outputs) {
+        let standing = match result {
+            Ok(standing) => standing,
+            Err(StoreTrouble::Failed(reason)) => return self.fail(reason, out),
+            Err(StoreTrouble::Full | StoreTrouble::Fenced(_)) => {
+                self.serving = Serving::No;
+                return self.elections.serve.resign(now.mono, Epoch::ZERO);
+            }
+        };
+        if self.mesh.willing == Willing::No && self.successor_lives(now) {
+            // Drained or leaving meanwhile: whoever takes the next epoch is not held up by this one.
+            self.serving = Serving::No;
+            return self.elections.serve.resign(now.mono, standing.epoch);
+        }
+        self.hlc = self.hlc.max(standing.hlc);
+        let post = Post {
+            host: self.host,
+            hosts: u32::try_from(self.config.topology.hosts.len()).unwrap_or(u32::MAX),
+            level: self.config.topology.ack,
+            first_write: self.last_write,
+        };
+        let epoch = standing.epoch;
+        tracing::info!(?epoch, vector = ?standing.vector, "serving");
+        let recall = Recall {
+            until: now.mono + limits::RECALL_WAIT,
+            ask_again: now.mono + RECALL_AGAIN,
+            answers: BTreeMap::new(),
+        };
+        let term = Term {
+            primary: Primary::new(now, post, standing),
+            recall: (self.warm == Warm::No).then_some(recall),
+            wants: Vector::new(),
+            ready_by: now.mono + CATCH_UP_MAX,
+        };
+        self.serving = Serving::Yes(Box::new(term));
+        self.elections.serve.seize();
+        self.elections.serve.announce(epoch, out);
+        if self.warm == Warm::No {
+            self.ask_recall(out);
+        }
+        self.settle_incarnation(now, out);
+    }
+
+    fn ask_recall(&self, out: &mut Outputs) {
+        let answered = self.serving.term().and_then(|term| term.recall.as_ref()).map(|recall| &recall.answers);
+        let Some(answered) = answered else { return };
+        for host in self.others().filter(|host| !answered.contains_key(host)) {
+            let known = self.mesh.views.get(&host).filter(|view| view.up).and_then(|view| view.record.serving);
+            let all = self.config.topology.host(host).map(|spec| spec.processes.as_slice()).unwrap_or_default();
+            let all = all.iter().map(|process| process.id).filter(|id| known.is_none_or(|known| known == *id));
+            out.extend(all.map(|to| Output::Send { to, message: PeerMessage::Recall }));
+        }
+    }
+
+    /// The link to a process that was asked in vain is up.
+    pub(crate) fn recall_peer_up(&self, peer: ProcessId, out: &mut Outputs) {
+        let asking = self.serving.term().is_some_and(|term| term.recall.is_some());
+        if asking && !self.mesh.siblings.contains_key(&peer) {
+            out.push(Output::Send { to: peer, message: PeerMessage::Recall });
+        }
+    }
+
+    /// Another host's first primary asks what this host holds: the store itself answers.
+    pub(crate) fn on_recall(&mut self, from: ProcessId, out: &mut Outputs) {
+        self.next_read += 1;
+        let read = ReadId(self.next_read);
+        self.recalls.insert(read, from);
+        out.push(Output::ReadLog { read, after: Vec::new(), bytes_max: 0 });
+    }
+
+    /// Another host has answered.
+    pub(crate) fn on_recalled(&mut self, now: Now, from: ProcessId, vector: Vector, out: &mut Outputs) {
+        let Some(host) = self.config.topology.process(from).map(|process| process.host) else { return };
+        let Some(term) = self.serving.term_mut() else { return };
+        term.primary.on_copies(host, &vector, out);
+        if let Some(recall) = &mut term.recall {
+            term.wants.merge(&vector);
+            recall.answers.insert(host, vector);
+            self.settle_incarnation(now, out);
+        }
+    }
+
+    /// Opens for business once it is known whose seqs come next.
+    fn settle_incarnation(&mut self, now: Now, out: &mut Outputs) {
+        let all: Vec<HostId> = self.others().collect();
+        let host = self.host;
+        let fresh = self.rng.next_u32();
+        let Some(term) = self.serving.term_mut() else { return };
+        let standing = term.primary.standing();
+        let mut begin = standing.origin.is_none();
+        if let Some(recall) = &term.recall {
+            let complete = all.iter().all(|other| recall.answers.contains_key(other));
+            // A host that holds nothing yet has nothing to take twice; it still waits to hear what there is.
+            if !complete && now.mono < recall.until {
+                return;
+            }
+            if let Some(origin) = standing.origin {
+                let held = standing.vector.get(origin);
+                begin = !complete || recall.answers.values().any(|answer| answer.get(origin) > held);
+            }
+        }
+        term.recall = None;
+        if begin {
+            let origin = Origin { host, incarnation: fresh };
+            tracing::info!(%origin, "a new incarnation begins");
+            term.primary.persist(Write::Begin(origin), out);
+        }
+        self.warm = Warm::Yes;
+        self.tell_clients_serving(out);
+        self.nudge_relay(out);
+    }
+
+    /// What the store did with the writes.
+    pub(crate) fn on_persisted(
+        &mut self,
+        now: Now,
+        writes: &[WriteId],
+        result: Result<Committed, StoreTrouble>,
+        out: &mut Outputs,
+    ) {
+        match result {
+            Ok(committed) => {
+                self.hlc = self.hlc.max(committed.standing.hlc);
+                let Some(term) = self.serving.term_mut() else { return };
+                let was_full = !term.primary.writable();
+                term.primary.on_committed(now, committed, out);
+                self.nudge_relay(out);
+                if was_full {
+                    self.decide(now, out);
+                }
+            }
+            Err(StoreTrouble::Fenced(fenced)) => {
+                if self.serving.term().is_some_and(|term| term.primary.epoch() < fenced.newest) {
+                    tracing::info!(newest = ?fenced.newest, "fenced");
+                    self.deposed(now, fenced.newest, out);
+                }
+            }
+            Err(StoreTrouble::Full) => {
+                let Some(term) = self.serving.term_mut() else { return };
+                term.primary.on_full(now, writes, out);
+                self.decide(now, out);
+            }
+            Err(StoreTrouble::Failed(reason)) => self.fail(reason, out),
+        }
+    }
+
+    /// A newer epoch exists in the store: whoever took it serves.
+    pub(crate) fn deposed(&mut self, now: Now, newest: Epoch, out: &mut Outputs) {
+        self.step_down(out);
+        self.elections.serve.resign(now.mono, newest);
+    }
+
+    /// Hands everything that clients wait for back to them.
+    pub(crate) fn step_down(&mut self, out: &mut Outputs) {
+        if let Serving::Yes(term) = std::mem::replace(&mut self.serving, Serving::No) {
+            self.last_write = term.primary.last_write();
+            let message = format!("{} no longer serves: ask again", self.config.me);
+            term.primary.step_down(&Refusal::new(ErrorCode::NotServing, message), out);
+            self.tell_clients_serving(out);
+        }
+    }
+
+    /// The store cannot be believed any more: the host rejoins as after a crash.
+    fn fail(&mut self, reason: String, out: &mut Outputs) {
+        self.phase = Phase::Gone;
+        out.push(Output::Exit { failure: Some(reason) });
+    }
+
+    /// Tells every client whether this process serves.
+    pub(crate) fn tell_clients_serving(&self, out: &mut Outputs) {
+        let serving = self.serving.term().is_some_and(Term::settled);
+        let epoch = self.elections.serve.epoch();
+        let clients = self.people.greeted();
+        out.extend(clients.map(|client| Output::Reply { client, frame: ServerFrame::Serving { serving, epoch } }));
+    }
+
+    /// What the primary tells its siblings of itself.
+    pub(crate) fn primary_status_at(&self, now: Now) -> Option<PrimaryStatus> {
+        let term = self.serving.term()?;
+        let standing = term.primary.standing();
+        Some(PrimaryStatus {
+            epoch: term.primary.epoch(),
+            ready: term.ready(now),
+            writable: term.primary.writable(),
+            sessions: self.people.sessions(),
+            vector: standing.vector.clone(),
+            digest: standing.digest,
+            entries: standing.entries,
+            disk_bytes: standing.disk_bytes,
+        })
+    }
+
+    /// Timeouts of the primary, or of the wait for the epoch.
+    pub(crate) fn serve_timeout(&mut self, now: Now, out: &mut Outputs) {
+        match &mut self.serving {
+            Serving::No => {}
+            Serving::Taking { since, next_look } if now.mono >= *next_look => {
+                *next_look = now.mono + limits::PROC_LOOK;
+                let hung = now.mono >= *since + limits::LOCK_HOLDER_WAIT;
+                let last = self.mesh.primary.as_ref().map(|(process, _)| *process);
+                for (process, sibling) in &self.mesh.siblings {
+                    let stopped = sibling.life == Life::Stopped;
+                    let holder = hung && sibling.life == Life::Up && Some(*process) == last;
+                    if stopped || holder {
+                        tracing::warn!(%process, "holds the store's lock: killed");
+                        out.push(Output::Kill { process: *process });
+                    }
+                }
+            }
+            Serving::Taking { .. } => {}
+            Serving::Yes(term) => {
+                term.primary.on_timeout(now, out);
+                let Some(recall) = &mut term.recall else { return };
+                if now.mono >= recall.ask_again {
+                    recall.ask_again = now.mono + RECALL_AGAIN;
+                    self.ask_recall(out);
+                }
+                self.settle_incarnation(now, out);
+            }
+        }
+    }
+
+    /// Entries and snapshots of other hosts' relays.
+    pub(crate) fn on_replication(&mut self, from: ProcessId, message: PeerMessage, out: &mut Outputs) {
+        let Some(term) = self.serving.term_mut().filter(|term| term.settled()) else {
+            if let PeerMessage::Open { stream }
+            | PeerMessage::Batch { stream, .. }
+            | PeerMessage::Snapshot { stream, .. }
+            | PeerMessage::SnapshotDone { stream, .. } = message
+            {
+                out.push(Output::Send { to: from, message: PeerMessage::Closed { stream } });
+            }
+            return;
+        };
+        let (epoch, vector) = (term.primary.epoch(), term.primary.standing().vector.clone());
+        let (sink, writes) = term.primary.sink();
+        match message {
+            PeerMessage::Open { stream } => sink.on_open(from, stream, epoch, &vector, out),
+            PeerMessage::Batch { stream, hlc, run } => {
+                sink.on_batch(from, stream, run, writes, out);
+                self.hlc = self.hlc.max(hlc);
+            }
+            PeerMessage::Snapshot { stream, chunk } => {
+                sink.on_snapshot(from, stream, SnapshotPart::Rows(chunk), writes, out);
+            }
+            PeerMessage::SnapshotDone { stream, vector } => {
+                sink.on_snapshot(from, stream, SnapshotPart::Done(vector), writes, out);
+            }
+            other => debug_assert!(false, "not replication: {other:?}"),
+        }
+    }
+
+    /// SIGTERM: hand the duties over and leave.
+    pub(crate) fn on_terminate(&mut self, now: Now, out: &mut Outputs) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Leaving { until: now.mono + HANDOVER_WAIT };
+            self.give_up_duties(now, PeerMessage::Goodbye, out);
+            self.decide(now, out);
+        }
+    }
+
+    /// An operator moves this process's duties and clients away.
+    pub(crate) fn on_drain(&mut self, now: Now, out: &mut Outputs) {
+        if self.mesh.willing == Willing::Yes {
+            self.give_up_duties(now, PeerMessage::Drained, out);
+        }
+    }
+
+    fn give_up_duties(&mut self, now: Now, word: PeerMessage, out: &mut Outputs) {
+        self.mesh.willing = Willing::No;
+        let masters = self.elections.direct.as_ref().map(|direct| direct.order().to_vec()).unwrap_or_default();
+        let far = masters.into_iter().filter(|id| *id != self.config.me && !self.mesh.siblings.contains_key(id));
+        let near: Vec<ProcessId> = self.mesh.living().collect();
+        out.extend(near.into_iter().chain(far).map(|to| Output::Send { to, message: word.clone() }));
+        self.elections.relay.resign(now.mono, Epoch::ZERO);
+        self.relay = None;
+        if let Some(direct) = &mut self.elections.direct {
+            direct.resign(now.mono, Epoch::ZERO);
+        }
+    }
+
+    /// Whether another process of this host could take over.
+    pub(crate) fn successor_lives(&self, now: Now) -> bool {
+        self.mesh.siblings.keys().any(|process| self.mesh.standing(now.mono, *process) == election::Standing::Fit)
+    }
+
+    /// Leaves once the successors are there, or none can come.
+    pub(crate) fn leave_if_done(&mut self, now: Now, out: &mut Outputs) {
+        let Phase::Leaving { until } = self.phase else { return };
+        let serves = !matches!(self.serving, Serving::No);
+        if now.mono >= until || !serves || !self.successor_lives(now) {
+            self.step_down(out);
+            self.phase = Phase::Gone;
+            out.push(Output::Exit { failure: None });
+        }
+    }
+}
+
+/// Which dead processes were wished back, and when the next wish is due.
+#[derive(Debug, Default)]
+pub(crate) struct Restarts {
+    wished: BTreeMap<ProcessId, Instant>,
+}
+
+impl Restarts {
+    /// A process ended: it may be wished back at once.
+    pub(crate) fn on_gone(&mut self, process: ProcessId) {
+        self.wished.remove(&process);
+    }
+
+    /// When a wish may be repeated.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.wished.values().copied().min()
+    }
+}
+
+impl Node {
+    /// The primary has the dead of its host started again, each with its own backoff.
+    pub(crate) fn wish_restarts(&mut self, now: Now, out: &mut Outputs) {
+        if self.serving.term().is_none() || self.phase != Phase::Running {
+            self.restarts.wished.clear();
+            return;
+        }
+        for (process, sibling) in &mut self.mesh.siblings {
+            if sibling.life != Life::Dead {
+                self.restarts.wished.remove(process);
+                continue;
+            }
+            if self.restarts.wished.get(process).is_some_and(|again| now.mono < *again) {
+                continue;
+            }
+            let factor = 1 << sibling.deaths.min(10);
+            let after = if sibling.deaths == 0 { Duration::ZERO } else { limits::RESTART_BACKOFF * factor };
+            let after = after.min(limits::RESTART_BACKOFF_MAX);
+            sibling.deaths += 1;
+            self.restarts.wished.insert(*process, now.mono + after + limits::RESTART_BACKOFF_MAX);
+            out.push(Output::Restart { process: *process, after });
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The sending end of replication, at a relay: one host's log to the primary of each other host.
+//!
+//! The relay reads its host's store itself; the primary only nudges it. For every other host it keeps one stream: it
+//! asks the receiver where it stands (`Open`, `Held`), sends its own host's entries at once, and other origins' entries
+//! when the receiver has lacked them for a while, so that one live path between hosts is enough. When the log no longer
+//! has what is lacked, the tables are sent instead, a chunk at a time, and then the log from the vector noted before the
+//! first chunk (the rules are idempotent, so a fuzzy snapshot is enough).
+//!
+//! Two relays of one host do no harm: they only send twice. Everything in flight is bounded.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::core::io::{Output, Outputs, ReadId};
+use crate::id::{EntryId, HostId, Origin, ProcessId, Seq, Vector};
+use crate::limits;
+use crate::service::ledger::{LogChunk, Standing};
+use crate::service::snapshot::Chunk;
+use crate::time::{Hlc, Instant};
+use crate::wire::peer::PeerMessage;
+
+/// The stream to one other host.
+#[derive(Debug)]
+struct Outlet {
+    /// The process that serves there.
+    to: Option<ProcessId>,
+    stream: u64,
+    state: State,
+    reading: Option<ReadId>,
+    /// What the receiver holds durably.
+    held: Vector,
+    /// What was sent, or is held.
+    sent: Vector,
+    in_flight: VecDeque<EntryId>,
+    /// Other origins' entries that the receiver lacked when last looked.
+    mark: Option<(Instant, Vector)>,
+    /// The last answer, or the last attempt.
+    heard_at: Instant,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// Nobody to talk to, or not asked yet.
+    Closed,
+    /// `Open` was sent.
+    Opening,
+    /// Entries flow.
+    Streaming,
+    /// Chunks flow, one at a time.
+    Snapshot { at: Option<Vec<u8>>, vector: Vector, awaiting: Awaiting },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaiting {
+    Read,
+    Receiver,
+}
+
+/// A relay's streams to all other hosts.
+#[derive(Debug)]
+pub(crate) struct Source {
+    host: HostId,
+    outlets: BTreeMap<HostId, Outlet>,
+    reads: BTreeMap<ReadId, HostId>,
+    /// What the host's store is known to hold.
+    committed: Vector,
+    next_stream: u64,
+}
+
+/// Hands out the numbers of reads.
+pub(crate) trait Reads {
+    /// The next number.
+    fn next_read(&mut self) -> ReadId;
+}
+
+impl Source {
+    /// A relay that has not begun. `salt` keeps the stream numbers of successive relays apart.
+    pub(crate) fn new(host: HostId, others: impl Iterator<Item = HostId>, salt: u64, now: Instant) -> Self {
+        let outlet = || Outlet {
+            to: None,
+            stream: 0,
+            state: State::Closed,
+            reading: None,
+            held: Vector::new(),
+            sent: Vector::new(),
+            in_flight: VecDeque::new(),
+            mark: None,
+            heard_at: now,
+        };
+        Self {
+            host,
+            outlets: others.map(|other| (other, outlet())).collect(),
+            reads: BTreeMap::new(),
+            committed: Vector::new(),
+            next_stream: salt << 16,
+        }
+    }
+
+    /// What a host is known to hold.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (HostId, &Vector)> {
+        self.outlets.iter().filter(|(_, outlet)| outlet.stream != 0).map(|(host, outlet)| (*host, &outlet.held))
+    }
+
+    /// Who serves another host, or that nobody does.
+    pub(crate) fn on_serving(&mut self, now: Instant, host: HostId, to: Option<ProcessId>, out: &mut Outputs) {
+        let Some(outlet) = self.outlets.get_mut(&host) else { return };
+        if outlet.to != to {
+            outlet.to = to;
+            self.open(now, host, out);
+        }
+    }
+
+    /// The link to this process is up (anew): what was sent before may be lost.
+    pub(crate) fn on_link(&mut self, now: Instant, peer: ProcessId, out: &mut Outputs) {
+        let host = self.outlets.iter().find(|(_, outlet)| outlet.to == Some(peer)).map(|(host, _)| *host);
+        if let Some(host) = host {
+            self.open(now, host, out);
+        }
+    }
+
+    fn open(&mut self, now: Instant, host: HostId, out: &mut Outputs) {
+        let Some(outlet) = self.outlets.get_mut(&host) else { return };
+        outlet.state = State::Closed;
+        outlet.reading = None;
+        outlet.in_flight.clear();
+        outlet.mark = None;
+        outlet.heard_at = now;
+        if let Some(to) = outlet.to {
+            self.next_stream += 1;
+            outlet.stream = self.next_stream;
+            outlet.state = State::Opening;
+            out.push(Output::Send { to, message: PeerMessage::Open { stream: outlet.stream } });
+        }
+    }
+
+    /// The store of this host holds more.
+    pub(crate) fn on_committed(&mut self, now: Instant, vector: &Vector, reads: &mut dyn Reads, out: &mut Outputs) {
+        self.committed.merge(vector);
+        for host in self.outlets.keys().copied().collect::<Vec<_>>() {
+            self.pump(now, host, reads, out);
+        }
+    }
+
+    /// Whose stream this is, if it is still the current one.
+    fn host_of(&self, from: ProcessId, stream: u64) -> Option<HostId> {
+        self.outlets
+            .iter()
+            .find(|(_, outlet)| outlet.to == Some(from) && outlet.stream == stream)
+            .map(|(host, _)| *host)
+    }
+
+    /// The receiver says what it holds. Returns whose vector it is.
+    pub(crate) fn on_held(
+        &mut self,
+        now: Instant,
+        from: ProcessId,
+        stream: u64,
+        vector: Vector,
+        reads: &mut dyn Reads,
+        out: &mut Outputs,
+    ) -> Option<HostId> {
+        let host = self.host_of(from, stream)?;
+        let outlet = self.outlets.get_mut(&host)?;
+        outlet.heard_at = now;
+        if outlet.state == State::Opening {
+            outlet.state = State::Streaming;
+            outlet.sent = vector.clone();
+        }
+        outlet.sent.merge(&vector);
+        outlet.in_flight.retain(|entry| !vector.holds(*entry));
+        outlet.held = vector;
+        self.pump(now, host, reads, out);
+        Some(host)
+    }
+
+    /// The receiver lost the stream: begin anew, a little later (see `on_timeout`).
+    pub(crate) fn on_closed(&mut self, now: Instant, from: ProcessId, stream: u64) {
+        if let Some(outlet) = self.host_of(from, stream).and_then(|host| self.outlets.get_mut(&host)) {
+            outlet.state = State::Closed;
+            outlet.heard_at = now;
+        }
+    }
+
+    /// The receiver has a chunk on its disk.
+    pub(crate) fn on_snapshot_held(
+        &mut self,
+        now: Instant,
+        from: ProcessId,
+        stream: u64,
+        reads: &mut dyn Reads,
+        out: &mut Outputs,
+    ) {
+        let Some(host) = self.host_of(from, stream) else { return };
+        let Some(outlet) = self.outlets.get_mut(&host) else { return };
+        outlet.heard_at = now;
+        let State::Snapshot { at, vector, awaiting: awaiting @ Awaiting::Receiver } = &mut outlet.state else {
+            return;
+        };
+        if let Some(at) = at.clone() {
+            *awaiting = Awaiting::Read;
+            let read = reads.next_read();
+            outlet.reading = Some(read);
+            self.reads.insert(read, host);
+            out.push(Output::ReadSnapshot { read, at });
+        } else {
+            let vector = std::mem::take(vector);
+            outlet.sent.merge(&vector);
+            outlet.state = State::Streaming;
+            out.push(Output::Send { to: from, message: PeerMessage::SnapshotDone { stream, vector } });
+            self.pump(now, host, reads, out);
+        }
+    }
+
+    /// Reads what the receiver lacks, if nothing is being read and there is room in flight.
+    fn pump(&mut self, now: Instant, host: HostId, reads: &mut dyn Reads, out: &mut Outputs) {
+        let Some(outlet) = self.outlets.get_mut(&host) else { return };
+        if outlet.state != State::Streaming || outlet.reading.is_some() || outlet.crowded() {
+            return;
+        }
+        // What others lack may be what the receiver waits for: it may go beyond the usual bound, up to twice that.
+        let full = outlet.in_flight.len() >= limits::BATCHES_IN_FLIGHT_MAX;
+        let lacked = outlet.lacked_long(now, self.host, &self.committed);
+        let after: Vec<(Origin, Seq)> = self
+            .committed
+            .iter()
+            .filter(|(origin, seq)| *seq > outlet.sent.get(*origin))
+            .filter(|(origin, _)| (origin.host == self.host && !full) || lacked.get(*origin) > Seq::ZERO)
+            .map(|(origin, _)| (origin, outlet.sent.get(origin)))
+            .collect();
+        if after.is_empty() {
+            return;
+        }
+        let read = reads.next_read();
+        outlet.reading = Some(read);
+        self.reads.insert(read, host);
+        out.push(Output::ReadLog { read, after, bytes_max: limits::BATCH_BYTES_MAX });
+    }
+
+    /// The log was read: send it on.
+    pub(crate) fn on_log_read(
+        &mut self,
+        now: Instant,
+        read: ReadId,
+        chunk: LogChunk,
+        hlc: Hlc,
+        reads: &mut dyn Reads,
+        out: &mut Outputs,
+    ) {
+        let Some(host) = self.reads.remove(&read) else { return };
+        self.committed.merge(&chunk.standing.vector);
+        let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.reading == Some(read)) else { return };
+        outlet.reading = None;
+        let Some(to) = outlet.to else { return };
+        if !chunk.cut.is_empty() {
+            let read = reads.next_read();
+            outlet.state = State::Snapshot { at: None, vector: chunk.standing.vector, awaiting: Awaiting::Read };
+            outlet.reading = Some(read);
+            self.reads.insert(read, host);
+            out.push(Output::ReadSnapshot { read, at: Vec::new() });
+            return;
+        }
+        let mut progress = false;
+        for run in chunk.runs.into_iter().filter(|run| !run.entries.is_empty()) {
+            progress = true;
+            let last = EntryId { origin: run.origin, seq: run.last() };
+            outlet.sent.raise(last.origin, last.seq);
+            outlet.in_flight.push_back(last);
+            let message = PeerMessage::Batch { stream: outlet.stream, hlc, run };
+            out.push(Output::Send { to, message });
+        }
+        if progress {
+            self.pump(now, host, reads, out);
+        }
+    }
+
+    /// A chunk of the tables was read: send it on.
+    pub(crate) fn on_snapshot_read(&mut self, read: ReadId, chunk: Chunk, standing: &Standing, out: &mut Outputs) {
+        let Some(host) = self.reads.remove(&read) else { return };
+        self.committed.merge(&standing.vector);
+        let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.reading == Some(read)) else { return };
+        outlet.reading = None;
+        let (State::Snapshot { at, awaiting, .. }, Some(to)) = (&mut outlet.state, outlet.to) else { return };
+        *at = chunk.next;
+        *awaiting = Awaiting::Receiver;
+        let message = PeerMessage::Snapshot { stream: outlet.stream, chunk: chunk.bytes };
+        out.push(Output::Send { to, message });
+    }
+
+    /// Opens anew what is closed or silent, and looks for what was lacked for long.
+    pub(crate) fn on_timeout(&mut self, now: Instant, reads: &mut dyn Reads, out: &mut Outputs) {
+        for host in self.outlets.keys().copied().collect::<Vec<_>>() {
+            if self.outlets.get(&host).is_some_and(|outlet| outlet.due(&self.committed).is_some_and(|at| now >= at)) {
+                let stuck = self.outlets.get(&host).is_some_and(|outlet| outlet.stuck(now));
+                if stuck {
+                    self.open(now, host, out);
+                } else {
+                    self.pump(now, host, reads, out);
+                }
+            }
+        }
+    }
+
+    /// When `on_timeout` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.outlets.values().filter_map(|outlet| outlet.due(&self.committed)).min()
+    }
+}
+
+/// A closed stream is opened anew after this, so that a receiver that refuses is not asked in a loop.
+const REOPEN: std::time::Duration = std::time::Duration::from_millis(50);
+
+impl Outlet {
+    /// Entries of other origins that the receiver has lacked for `FORWARD_AFTER`. What its own host made it has.
+    fn lacked_long(&mut self, now: Instant, me: HostId, committed: &Vector) -> Vector {
+        let foreign = |vector: &Vector| -> Vector { vector.iter().filter(|(origin, _)| origin.host != me).collect() };
+        let lacks = |mark: &Vector, held: &Vector| -> Vector {
+            mark.iter().filter(|(origin, seq)| *seq > held.get(*origin)).collect()
+        };
+        match self.mark.take() {
+            None => {
+                let mark = foreign(committed);
+                if !self.held.covers(&mark) {
+                    self.mark = Some((now, mark));
+                }
+                Vector::new()
+            }
+            Some((_, mark)) if self.held.covers(&mark) => self.lacked_long(now, me, committed),
+            Some((at, mark)) if now < at + limits::FORWARD_AFTER => {
+                self.mark = Some((at, mark));
+                Vector::new()
+            }
+            Some((at, mark)) => {
+                let lacked = lacks(&mark, &self.held);
+                self.mark = Some((at, mark));
+                lacked
+            }
+        }
+    }
+
+    /// Whether nothing more may be sent before something is acknowledged.
+    fn crowded(&self) -> bool {
+        self.in_flight.len() >= 2 * limits::BATCHES_IN_FLIGHT_MAX
+    }
+
+    /// Whether the receiver should have answered long ago.
+    fn stuck(&self, now: Instant) -> bool {
+        match &self.state {
+            State::Closed => self.to.is_some() && now >= self.heard_at + REOPEN,
+            State::Opening => now >= self.heard_at + limits::FORWARD_AFTER,
+            State::Streaming => !self.in_flight.is_empty() && now >= self.heard_at + limits::REPLICATION_SILENCE,
+            State::Snapshot { awaiting, .. } => {
+                *awaiting == Awaiting::Receiver && now >= self.heard_at + limits::COPIES_WAIT * 10
+            }
+        }
+    }
+
+    /// When something is due.
+    fn due(&self, committed: &Vector) -> Option<Instant> {
+        self.to?;
+        match &self.state {
+            State::Closed => Some(self.heard_at + REOPEN),
+            State::Opening => Some(self.heard_at + limits::FORWARD_AFTER),
+            State::Streaming => {
+                let silence = (!self.in_flight.is_empty()).then(|| self.heard_at + limits::REPLICATION_SILENCE);
+                let lagging = !self.sent.covers(committed) && self.reading.is_none() && !self.crowded();
+                let forward = self.mark.as_ref().filter(|_| lagging).map(|(at, _)| *at + limits::FORWARD_AFTER);
+                silence.into_iter().chain(forward).min()
+            }
+            State::Snapshot { awaiting: Awaiting::Receiver, .. } => Some(self.heard_at + limits::COPIES_WAIT * 10),
+            State::Snapshot { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a host knows about itself, as rows of the table Meta: read once by a transaction, written once at its end.
+
+use crate::id::{Digest, Epoch, Origin, Seq, Vector};
+use crate::service::keys;
+use crate::service::ledger::{Standing, WriterMark};
+use crate::service::records::{decode, encode};
+use crate::service::rows::{Rows, RowsMut, Table, Walk};
+use crate::time::Hlc;
+
+const EPOCH: &[u8] = b"epoch";
+const WRITER: &[u8] = b"writer";
+const ORIGIN: &[u8] = b"origin";
+const HLC: &[u8] = b"hlc";
+const DIGEST: &[u8] = b"digest";
+const NEWS: &[u8] = b"news";
+/// Before the origins of the vector; no single key begins with it.
+const VECTOR: &[u8] = b"v";
+/// Before the origins of the cut; no single key begins with it.
+const CUT: &[u8] = b"c";
+
+/// The rows of Meta.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Meta {
+    pub(super) epoch: Epoch,
+    pub(super) origin: Option<Origin>,
+    pub(super) vector: Vector,
+    pub(super) hlc: Hlc,
+    pub(super) digest: Digest,
+    pub(super) cut: Vector,
+    /// What was taken in of other origins since this host's last entry: the next one names it.
+    pub(super) news: Vector,
+}
+
+fn single<T: serde::de::DeserializeOwned>(rows: &dyn Rows, key: &[u8]) -> Option<T> {
+    decode(&rows.get(Table::Meta, key)?)
+}
+
+fn vector(rows: &dyn Rows, prefix: &[u8]) -> Vector {
+    let mut found = Vector::new();
+    rows.ascend(Table::Meta, prefix, &keys::end(prefix), &mut |key, value| {
+        if let Some((origin, seq)) = keys::parse_origin(&key[prefix.len()..]).zip(decode::<Seq>(value)) {
+            found.set(origin, seq);
+        }
+        Walk::On
+    });
+    found
+}
+
+/// How far the log was cut.
+pub(super) fn cut(rows: &dyn Rows) -> Vector {
+    vector(rows, CUT)
+}
+
+/// The writer that took the newest epoch.
+pub(super) fn writer(rows: &dyn Rows) -> Option<WriterMark> {
+    single(rows, WRITER)
+}
+
+/// Records the writer that takes an epoch.
+pub(super) fn set_writer(rows: &mut dyn RowsMut, writer: &WriterMark) {
+    rows.put(Table::Meta, WRITER, &encode(writer));
+}
+
+impl Meta {
+    pub(super) fn load(rows: &dyn Rows) -> Self {
+        Self {
+            epoch: single(rows, EPOCH).unwrap_or_default(),
+            origin: single(rows, ORIGIN),
+            vector: vector(rows, VECTOR),
+            hlc: single(rows, HLC).unwrap_or_default(),
+            digest: single(rows, DIGEST).unwrap_or_default(),
+            cut: cut(rows),
+            news: single(rows, NEWS).unwrap_or_default(),
+        }
+    }
+
+    /// Writes what differs from `before`.
+    pub(super) fn save(&self, before: &Self, rows: &mut dyn RowsMut) {
+        if self.epoch != before.epoch {
+            rows.put(Table::Meta, EPOCH, &encode(&self.epoch));
+        }
+        if self.origin != before.origin
+            && let Some(origin) = self.origin
+        {
+            rows.put(Table::Meta, ORIGIN, &encode(&origin));
+        }
+        if self.hlc != before.hlc {
+            rows.put(Table::Meta, HLC, &encode(&self.hlc));
+        }
+        if self.digest != before.digest {
+            rows.put(Table::Meta, DIGEST, &encode(&self.digest));
+        }
+        if self.news != before.news {
+            rows.put(Table::Meta, NEWS, &encode(&self.news));
+        }
+        // Neither vector ever falls, so no row is ever taken away.
+        for (prefix, now, then) in [(VECTOR, &self.vector, &before.vector), (CUT, &self.cut, &before.cut)] {
+            for (origin, seq) in now.iter().filter(|(origin, seq)| then.get(*origin) != *seq) {
+                rows.put(Table::Meta, &[prefix, &keys::origin(origin)].concat(), &encode(&seq));
+            }
+        }
+    }
+
+    /// The state as the store's callers see it.
+    pub(super) fn standing(&self) -> Standing {
+        Standing {
+            epoch: self.epoch,
+            origin: self.origin,
+            vector: self.vector.clone(),
+            hlc: self.hlc,
+            digest: self.digest,
+            // Seqs have no gap, so the vector counts the entries.
+            entries: self.vector.iter().fold(0, |sum: u64, (_, seq)| sum.saturating_add(seq.0)),
+            cut: self.cut.clone(),
+            disk_bytes: 0,
+        }
+    }
+}

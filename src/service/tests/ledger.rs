@@ -1,0 +1,123 @@
+//! The fence, runs, cuts, and reading the log.
+
+use super::*;
+use crate::id::Vector;
+use crate::service::ledger::{Fenced, read_log, writer};
+use crate::service::{digest_of, snapshot};
+
+fn posts(count: u64) -> Vec<Entry> {
+    let post = |n: u64| entry("b", n, n * 10, 1, &format!("r{n}"), Op::Post { text: format!("p{n}").parse().unwrap() });
+    (1..=count).map(post).collect()
+}
+
+#[test]
+fn a_deposed_writer_commits_nothing() {
+    let mut host = Host::new("a", 1_000);
+    let mark = WriterMark { process: "Q".parse().unwrap(), pid: 2 };
+    let newer = take_epoch(&mut host.rows, &mark).epoch;
+    assert_eq!(newer, host.epoch.next());
+    assert_eq!(writer(&host.rows), Some(mark));
+    let before = host.rows.clone();
+    let writes = vec![(WriteId(1), Write::Begin(origin("z")))];
+    assert_eq!(commit(&mut host.rows, host.epoch, Wall(1), writes), Err(Fenced { newest: newer }));
+    assert_eq!(host.rows, before);
+}
+
+#[test]
+fn a_host_without_an_origin_takes_no_requests() {
+    let mut rows = MemRows::default();
+    let epoch = take_epoch(&mut rows, &WriterMark { process: "P".parse().unwrap(), pid: 1 }).epoch;
+    let op = WriteOp::Register { name: "ann".parse().unwrap() };
+    let request = WriteRequest { key: key(1), id: "i".parse().unwrap(), op };
+    let done = commit(&mut rows, epoch, Wall(1), vec![(WriteId(1), Write::Request(request))]).unwrap();
+    let Wrote::Request(Err(refusal)) = &done.outcomes[0].1 else { panic!("{done:?}") };
+    assert_eq!(refusal.code, crate::error::ErrorCode::NotServing);
+}
+
+#[test]
+fn runs_are_taken_whole_or_not_at_all() {
+    let mut host = Host::new("a", 1);
+    let all = posts(5);
+    let refused = |host: &mut Host, run: EntryRun| {
+        let before = host.rows.clone();
+        assert!(matches!(host.write(Write::Run(run)), Wrote::Refused(_)));
+        assert_eq!(host.rows, before);
+    };
+    refused(&mut host, run("b", 2, &all[1..]));
+    refused(&mut host, run("b", 0, &all));
+    refused(&mut host, run("c", 1, &all));
+    refused(&mut host, run("b", 1, &[all[0].clone(), all[2].clone()]));
+    let mut torn = run("b", 1, &all);
+    torn.entries[4].pop();
+    refused(&mut host, torn);
+    let falling = Entry { hlc: Hlc(1), ..all[1].clone() };
+    refused(&mut host, run("b", 1, &[all[0].clone(), falling]));
+    assert_eq!(host.write(Write::Run(run("b", 1, &all[..3]))), Wrote::Done);
+    assert_eq!(host.write(Write::Run(run("b", 1, &all[..2]))), Wrote::Done);
+    assert_eq!(host.write(Write::Run(run("b", 2, &all[1..]))), Wrote::Done);
+    let standing = host.standing();
+    assert_eq!((standing.vector.get(origin("b")), standing.hlc, standing.entries), (Seq(5), Hlc(50), 5));
+    assert_eq!(standing.digest, digest_of(&host.rows));
+}
+
+#[test]
+fn the_clock_rises_with_what_is_taken() {
+    let mut host = Host::new("a", 1);
+    let far = Hlc::at(Wall(1_000_000));
+    let entry = Entry { hlc: far, ..posts(1).remove(0) };
+    host.write(Write::Run(run("b", 1, &[entry])));
+    assert!(host.register(2, "bob").hlc > far);
+}
+
+#[test]
+fn the_log_is_read_in_runs_within_bytes() {
+    let mut host = Host::new("a", 1_000_000);
+    host.write(Write::Run(run("b", 1, &posts(5))));
+    host.register(2, "bob");
+    let read = |host: &Host, after: &[(Origin, Seq)], bytes_max| {
+        let chunk = read_log(&host.rows, after, bytes_max);
+        (chunk.runs.iter().map(|run| (run.origin, run.from.0, run.last().0)).collect::<Vec<_>>(), chunk.cut)
+    };
+    let (a, b) = (origin("a"), origin("b"));
+    let both = [(b, Seq(2)), (a, Seq(0))];
+    assert_eq!(read(&host, &both, usize::MAX), (vec![(b, 3, 5), (a, 1, 1)], vec![]));
+    assert_eq!(read(&host, &both, 0), (vec![(b, 3, 3)], vec![]));
+    assert_eq!(read(&host, &[(b, Seq(5)), (b, Seq(9))], 0), (vec![], vec![]));
+    let taken = read_log(&host.rows, &[(b, Seq(0))], usize::MAX).runs.remove(0);
+    assert_eq!(taken, run("b", 1, &posts(5)));
+
+    let upto: Vector = [(b, Seq(3)), (a, Seq(99))].into_iter().collect();
+    host.write(Write::Cut(upto));
+    assert_eq!(host.standing().cut, [(b, Seq(3)), (a, Seq(1))].into_iter().collect());
+    assert_eq!(read(&host, &both, usize::MAX), (vec![], vec![b, a]));
+    assert_eq!(read(&host, &[(b, Seq(3))], usize::MAX), (vec![(b, 4, 5)], vec![]));
+    assert_eq!(host.rows.table(Table::Log).len(), 2);
+}
+
+#[test]
+fn a_snapshot_is_adopted_and_the_log_goes_on_after_it() {
+    let mut source = Host::new("a", 1_000_000);
+    source.register(1, "ann");
+    for text in ["one", "two", "three"] {
+        source.post(1, text);
+    }
+    let mut target = Host::new("b", 1);
+    target.register(2, "bob");
+    let noted = source.standing().vector;
+    let mut at = Some(Vec::new());
+    while let Some(from) = at {
+        let chunk = snapshot::read_chunk(&source.rows, &from, 1);
+        assert_eq!(target.write(Write::Rows(chunk.bytes)), Wrote::Done);
+        at = chunk.next;
+    }
+    assert!(matches!(target.write(Write::Rows(vec![1, 2, 3])), Wrote::Refused(_)));
+    assert_eq!(target.write(Write::Adopt(noted)), Wrote::Done);
+    assert_eq!(target.standing().cut.get(origin("a")), Seq(4));
+    assert_eq!(target.standing().hlc, source.standing().hlc);
+    source.post(1, "four");
+    target.pull(&source);
+    source.pull(&target);
+    assert_eq!(target.standing().digest, source.standing().digest);
+    assert_eq!(target.standing().entries, source.standing().entries);
+    assert_eq!(target.rows.merged(), source.rows.merged());
+}

@@ -1,0 +1,179 @@
+//! The end of a simulation: after all faults the cluster becomes whole within a bound (P7), and what it then holds is
+//! compared with a model that knows only the entries and the merge rules of DESIGN section 5.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gaggle::core::node::Node;
+use gaggle::id::{PostText, RequestId, Seq, UserId};
+use gaggle::service::entry::{Entry, Op, Stamp};
+use gaggle::service::ledger;
+use gaggle::service::query::{self, Answer, Query};
+use gaggle::wire::heartbeat::Duty;
+
+use super::world::{State, World};
+
+/// What all entries together say.
+#[derive(Debug, Default)]
+struct Model {
+    posts: BTreeMap<(UserId, RequestId), (Stamp, PostText)>,
+    /// follower, followee -> since when.
+    joined: BTreeMap<(UserId, UserId), Stamp>,
+}
+
+/// Of one pair: each request's smallest stamp, and whether it joins.
+type Attempts<'a> = BTreeMap<&'a RequestId, (Stamp, bool)>;
+
+impl Model {
+    fn of(entries: &[Entry]) -> Self {
+        let mut model = Self::default();
+        // Each request id first collapses to its smallest stamp, then the largest stamp of a pair wins.
+        let mut edges: BTreeMap<(UserId, UserId), Attempts> = BTreeMap::new();
+        for entry in entries {
+            let (stamp, user) = (entry.stamp(), entry.user);
+            let mut edge = |followee: UserId, joins: bool| {
+                let first = edges.entry((user, followee)).or_default().entry(&entry.request).or_insert((stamp, joins));
+                *first = (*first).min((stamp, joins));
+            };
+            match &entry.op {
+                Op::Post { text } => {
+                    let key = (user, entry.request.clone());
+                    let first = model.posts.entry(key).or_insert_with(|| (stamp, text.clone()));
+                    first.0 = first.0.min(stamp);
+                }
+                Op::Join { followee } => edge(*followee, true),
+                Op::Leave { followee } => edge(*followee, false),
+                Op::Register { .. } => {}
+            }
+        }
+        for (pair, requests) in edges {
+            if let Some((stamp, true)) = requests.into_values().max() {
+                model.joined.insert(pair, stamp);
+            }
+        }
+        model
+    }
+
+    fn timeline(&self, user: UserId) -> Vec<RequestId> {
+        let mut shown: Vec<(Stamp, RequestId)> = self
+            .posts
+            .iter()
+            .filter(|((author, _), (stamp, _))| {
+                *author == user || self.joined.get(&(user, *author)).is_some_and(|since| since < stamp)
+            })
+            .map(|((_, id), (stamp, _))| (*stamp, id.clone()))
+            .collect();
+        shown.sort();
+        shown.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+impl World {
+    /// What keeps the cluster from being whole; none if it is.
+    pub(crate) fn unrest(&self) -> Option<String> {
+        if let Some(proc) = self.procs.iter().find(|proc| proc.state != State::Running) {
+            return Some(format!("{} is {:?}", proc.id, proc.state));
+        }
+        for host in 0..self.disks.len() {
+            for duty in [Duty::Serve, Duty::Relay] {
+                let holders = self.holders(duty, |proc| proc == host);
+                if holders.len() != 1 {
+                    return Some(format!("host {host} has {duty:?} at {holders:?}"));
+                }
+            }
+        }
+        let directors = self.holders(Duty::Direct, |_| true);
+        if directors.len() != 1 {
+            return Some(format!("the directors are {directors:?}"));
+        }
+        if let Some((index, person)) = self.people.iter().enumerate().find(|(_, person)| person.call.is_some()) {
+            return Some(format!("person{index} waits for {:?}, at {:?}", person.call, person.conn));
+        }
+        let first = self.disks[0].standing.as_ref()?;
+        let differing = self.disks.iter().position(|disk| {
+            disk.standing.as_ref().is_none_or(|other| (&other.vector, other.digest) != (&first.vector, first.digest))
+        });
+        if let Some(host) = differing {
+            let standings: Vec<_> = self.disks.iter().map(|disk| disk.standing.as_ref()).collect();
+            return Some(format!("host {host} differs from host 0: {standings:#?}"));
+        }
+        None
+    }
+
+    fn holders(&self, duty: Duty, at: impl Fn(usize) -> bool) -> Vec<gaggle::id::ProcessId> {
+        let holds = |node: &Node| node.snapshot().duties.contains(&duty);
+        let procs = self.procs.iter().filter(|proc| at(proc.host) && proc.node.as_ref().is_some_and(holds));
+        procs.map(|proc| proc.id).collect()
+    }
+
+    /// Feeds that have not been told yet what they must tell.
+    pub(crate) fn feeds_behind(&self) -> Option<String> {
+        let model = Model::of(&self.entries(0));
+        for (index, person) in self.people.iter().enumerate() {
+            let Some(state) = person.feed.as_ref().filter(|_| person.edges_certain) else { continue };
+            let timeline = model.timeline(UserId::of(&person.key));
+            let untold: Vec<_> =
+                timeline.into_iter().filter(|id| !state.before.contains(id) && !state.told.contains(id)).collect();
+            if !untold.is_empty() {
+                return Some(format!("P8: person{index}'s feed at {:?} was not told {untold:?}", state.cursor));
+            }
+        }
+        None
+    }
+
+    /// Everything that a host's log holds.
+    fn entries(&self, host: usize) -> Vec<Entry> {
+        let disk = &self.disks[host];
+        let places: Vec<_> = disk.vector().iter().map(|(origin, _)| (origin, Seq::ZERO)).collect();
+        let chunk = ledger::read_log(&disk.tables, &places, usize::MAX);
+        let bytes = chunk.runs.iter().flat_map(|run| &run.entries);
+        bytes.filter_map(|bytes| Entry::decode(bytes).ok()).collect()
+    }
+
+    /// Compares what the hosts hold with what was acknowledged, and with the model.
+    pub(crate) fn check_end(&mut self) {
+        let entries = self.entries(0);
+        let held: BTreeSet<_> = entries.iter().map(|entry| entry.id).collect();
+        let by_request: BTreeMap<_, _> = entries.iter().map(|entry| ((entry.user, &entry.request), entry)).collect();
+        for (index, person) in self.people.iter().enumerate() {
+            let user = UserId::of(&person.key);
+            let lost = person
+                .acknowledged
+                .iter()
+                .find(|(id, entry)| !held.contains(entry) || !by_request.contains_key(&(user, *id)));
+            if let Some(lost) = lost {
+                let what = format!("P1: person{index}'s acknowledged {lost:?} is lost");
+                self.fail(what);
+                return;
+            }
+        }
+        let model = Model::of(&entries);
+        for host in 0..self.disks.len() {
+            for person in 0..self.people.len() {
+                self.compare_timeline(&model, host, person);
+            }
+        }
+    }
+
+    fn compare_timeline(&mut self, model: &Model, host: usize, person: usize) {
+        let user = UserId::of(&self.people[person].key);
+        let disk = &self.disks[host];
+        let query =
+            Query::Timeline { user, of: None, limit: gaggle::limits::ANSWER_POSTS_MAX, since: None, before: None };
+        let found = match query::answer(&disk.tables, &disk.vector(), &query) {
+            Ok(Answer::Posts { posts, .. }) => posts,
+            Ok(Answer::WhoAmI { .. } | Answer::Names { .. }) => Vec::new(),
+            Err(_) if !self.people[person].registered => return,
+            Err(refusal) => {
+                self.fail(format!("host {host} refuses person{person} a timeline: {refusal:?}"));
+                return;
+            }
+        };
+        let found: Vec<RequestId> = found.into_iter().map(|post| post.id).collect();
+        let expected = model.timeline(user);
+        let newest = &expected[expected.len().saturating_sub(found.len().max(1))..];
+        let whole = expected.len() <= usize::try_from(gaggle::limits::ANSWER_POSTS_MAX).unwrap_or(usize::MAX);
+        if found != newest || (whole && found.len() != expected.len()) {
+            self.fail(format!("P2: host {host} shows person{person} {found:?}, and the entries say {expected:?}"));
+        }
+    }
+}

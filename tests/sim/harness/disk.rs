@@ -1,0 +1,370 @@
+//! Each host's store: one writer at a time, group commits that take simulated time, readers that see what was synced.
+//!
+//! Legal here: a process that dies between the start of its transaction and the end of the sync leaves all of it or
+//! nothing; a stopped process keeps the lock; a full disk refuses the whole batch. Not legal, and not simulated: a
+//! sync that lies (P1 would have nothing to stand on).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use gaggle::core::io::{Input, Output, StoreTrouble};
+use gaggle::id::{Digest, Epoch, RequestId, Vector};
+use gaggle::limits;
+use gaggle::service::entry::{Entry, Op};
+use gaggle::service::feed;
+use gaggle::service::ledger::{self, Committed, Standing, Write, WriteId};
+use gaggle::service::query;
+use gaggle::service::rows::Rows;
+use gaggle::service::snapshot;
+
+use super::Mutant;
+use super::rows::{Changes, Tables, Transaction};
+use super::world::{Event, State, World};
+
+/// What waits for the lock.
+#[derive(Debug)]
+pub(crate) enum Job {
+    TakeEpoch,
+    Persist { id: WriteId, epoch: Epoch, write: Write },
+}
+
+/// A transaction under way.
+#[derive(Debug)]
+struct Running {
+    token: u64,
+    proc: usize,
+    life: u32,
+    changes: Changes,
+    input: Option<Input>,
+    standing: Option<Standing>,
+    /// The sync is done, but the process is stopped and has not seen it.
+    synced: bool,
+    /// It holds rows of a snapshot, so that the vector does not tell what is held.
+    fuzzy: Option<bool>,
+}
+
+/// One host's disk.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one disk, each read by its name")]
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    pub(crate) tables: Tables,
+    running: Option<Running>,
+    waiting: VecDeque<(usize, u32)>,
+    /// Who took each epoch (P6).
+    takers: BTreeMap<Epoch, (usize, u32)>,
+    pub(crate) standing: Option<Standing>,
+    /// Chunks of a snapshot are in, and its vector is not.
+    fuzzy: bool,
+    /// A snapshot was adopted: the log does not hold all that is held.
+    pub(crate) adopted: bool,
+    held_posts: BTreeSet<RequestId>,
+    pub(crate) full: bool,
+    /// Commits take so many times longer.
+    pub(crate) slowness: u64,
+}
+
+impl Disk {
+    pub(crate) fn vector(&self) -> Vector {
+        self.standing.as_ref().map(|standing| standing.vector.clone()).unwrap_or_default()
+    }
+}
+
+impl World {
+    /// Has a process ask for the lock, if it has something to write.
+    pub(crate) fn start_writer(&mut self, proc: usize) {
+        let process = &mut self.procs[proc];
+        if process.writing || process.jobs.is_empty() {
+            return;
+        }
+        process.writing = true;
+        let (host, life) = (process.host, process.life);
+        self.disks[host].waiting.push_back((proc, life));
+        self.grant(host);
+    }
+
+    /// Gives the lock to the first that waits and runs.
+    pub(crate) fn grant(&mut self, host: usize) {
+        if self.disks[host].running.is_some() {
+            return;
+        }
+        let procs = &self.procs;
+        self.disks[host].waiting.retain(|(proc, life)| procs[*proc].life == *life && procs[*proc].state != State::Dead);
+        let ready = self.disks[host].waiting.iter().position(|(proc, _)| procs[*proc].state == State::Running);
+        let Some((proc, life)) = ready.and_then(|index| self.disks[host].waiting.remove(index)) else { return };
+        self.begin(host, proc, life);
+    }
+
+    fn begin(&mut self, host: usize, proc: usize, life: u32) {
+        let token = self.fresh_id();
+        let mut running = Running {
+            token,
+            proc,
+            life,
+            changes: Changes::new(),
+            input: None,
+            standing: None,
+            synced: false,
+            fuzzy: None,
+        };
+        match self.procs[proc].jobs.pop_front() {
+            Some(Job::TakeEpoch) => self.take_epoch(host, proc, &mut running),
+            Some(Job::Persist { id, epoch, write }) => {
+                let mut writes = vec![(id, write)];
+                while let Some(Job::Persist { epoch: next, .. }) = self.procs[proc].jobs.front() {
+                    if *next != epoch || writes.len() >= limits::COMMIT_WRITES_MAX {
+                        break;
+                    }
+                    if let Some(Job::Persist { id, write, .. }) = self.procs[proc].jobs.pop_front() {
+                        writes.push((id, write));
+                    }
+                }
+                self.commit(host, proc, epoch, writes, &mut running);
+            }
+            None => {}
+        }
+        if self.options.mutant == Some(Mutant::AckBeforeSync)
+            && let Some(input) = running.input.take()
+        {
+            let life = running.life;
+            self.after(20, Event::Input { proc, life, input: Box::new(input) });
+        }
+        let slow = self.disks[host].slowness.max(1);
+        let after = self.dice.between(200, 1_000) * slow;
+        self.disks[host].running = Some(running);
+        self.after(after, Event::Synced { host, token });
+    }
+
+    fn take_epoch(&mut self, host: usize, proc: usize, running: &mut Running) {
+        let mark = self.procs[proc].mark();
+        let mut rows = Transaction::new(&self.disks[host].tables);
+        let standing = ledger::take_epoch(&mut rows, &mark);
+        running.changes = rows.into_changes();
+        running.standing = Some(standing.clone());
+        running.input = Some(Input::EpochTaken(Ok(standing)));
+    }
+
+    fn commit(&mut self, host: usize, proc: usize, epoch: Epoch, writes: Vec<(WriteId, Write)>, running: &mut Running) {
+        let ids: Vec<WriteId> = writes.iter().map(|(id, _)| *id).collect();
+        if self.disks[host].full {
+            running.input = Some(Input::Persisted { writes: ids, result: Err(StoreTrouble::Full) });
+            return;
+        }
+        let fuzzy = self.check_batch(host, &writes);
+        let wall = self.now(proc).wall;
+        let fence = match self.options.mutant {
+            Some(Mutant::NoFence) => ledger::standing(&self.disks[host].tables).epoch,
+            Some(Mutant::AckBeforeSync | Mutant::NoToken | Mutant::NoCausalGate) | None => epoch,
+        };
+        let mut rows = Transaction::new(&self.disks[host].tables);
+        let result = ledger::commit(&mut rows, fence, wall, writes);
+        let changes = rows.into_changes();
+        match &result {
+            Ok(committed) => {
+                running.changes = changes;
+                running.standing = Some(committed.standing.clone());
+                running.fuzzy = fuzzy;
+                self.check_commit(host, proc, epoch, &ids, committed);
+            }
+            Err(fenced) => {
+                if fenced.newest == epoch {
+                    self.fail(format!("host {host}: fenced at its own epoch {epoch:?}"));
+                }
+            }
+        }
+        let result = result.map_err(StoreTrouble::Fenced);
+        running.input = Some(Input::Persisted { writes: ids, result });
+    }
+
+    /// Looks at what a batch brings: P4 on disk. Tells whether a snapshot begins (true) or ends (false) with it.
+    fn check_batch(&mut self, host: usize, writes: &[(WriteId, Write)]) -> Option<bool> {
+        let mut fuzzy = None;
+        for (_, write) in writes {
+            match write {
+                Write::Rows(_) => fuzzy = Some(true),
+                Write::Adopt(_) => fuzzy = Some(false),
+                Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) => {}
+            }
+        }
+        if fuzzy.is_some() {
+            self.note(|| format!("host {host} takes a snapshot: {fuzzy:?}"));
+        }
+        fuzzy
+    }
+
+    /// P6: under one epoch commits only the process that took it.
+    fn check_commit(&mut self, host: usize, proc: usize, epoch: Epoch, ids: &[WriteId], committed: &Committed) {
+        let life = self.procs[proc].life;
+        let taker = self.disks[host].takers.get(&epoch).copied();
+        if taker != Some((proc, life)) {
+            let id = self.procs[proc].id;
+            self.fail(format!("P6: {id} commits under {epoch:?}, which {taker:?} took, not {:?}", (proc, life)));
+        }
+        if committed.standing.epoch != epoch {
+            self.fail(format!("P6: a commit under {epoch:?} while the store is at {:?}", committed.standing.epoch));
+        }
+        if !committed.outcomes.iter().map(|(id, _)| id).eq(ids) {
+            self.fail(format!("host {host}: a commit of {ids:?} tells of {:?}", committed.outcomes));
+        }
+    }
+
+    pub(crate) fn on_synced(&mut self, host: usize, token: u64) {
+        let Some(running) = self.disks[host].running.as_mut().filter(|running| running.token == token) else { return };
+        let proc = running.proc;
+        if self.procs[proc].state == State::Stopped {
+            running.synced = true;
+            return;
+        }
+        self.finish(host);
+    }
+
+    /// A process that goes on sees that its sync is done.
+    pub(crate) fn finish_if_synced(&mut self, host: usize, proc: usize) {
+        if self.disks[host].running.as_ref().is_some_and(|running| running.proc == proc && running.synced) {
+            self.finish(host);
+        }
+        self.grant(host);
+    }
+
+    fn finish(&mut self, host: usize) {
+        let Some(running) = self.disks[host].running.take() else { return };
+        let (proc, life) = (running.proc, running.life);
+        let input = running.input.clone();
+        self.make_durable(host, running);
+        self.procs[proc].writing = false;
+        if let Some(input) = input {
+            let after = self.dice.between(5, 50);
+            self.after(after, Event::Input { proc, life, input: Box::new(input) });
+        }
+        self.grant(host);
+        self.start_writer(proc);
+    }
+
+    /// A process died: its transaction happened or did not, and the lock is free.
+    pub(crate) fn abandon(&mut self, host: usize, proc: usize) {
+        if self.disks[host].running.as_ref().is_some_and(|running| running.proc == proc)
+            && let Some(running) = self.disks[host].running.take()
+        {
+            let lucky = running.synced || self.dice.chance(500);
+            if lucky && self.options.mutant != Some(Mutant::AckBeforeSync) {
+                self.make_durable(host, running);
+            }
+        }
+        self.grant(host);
+    }
+
+    fn make_durable(&mut self, host: usize, running: Running) {
+        let Some(standing) = running.standing else { return };
+        self.counts.commits += 1;
+        let before = self.disks[host].standing.take();
+        let disk = &mut self.disks[host];
+        disk.tables.apply(running.changes);
+        if let Some(fuzzy) = running.fuzzy {
+            disk.fuzzy = fuzzy;
+            disk.adopted = true;
+        }
+        disk.takers.entry(standing.epoch).or_insert((running.proc, running.life));
+        disk.standing = Some(standing.clone());
+        if let Some(before) = before {
+            let falls = standing.epoch < before.epoch || standing.hlc < before.hlc || standing.entries < before.entries;
+            if falls || !standing.vector.covers(&before.vector) {
+                self.fail(format!("host {host}: the state falls from {before:?} to {standing:?}"));
+            }
+            self.learn_entries(host, &before.vector, &standing.vector);
+        } else {
+            self.learn_entries(host, &Vector::new(), &standing.vector);
+        }
+        self.compare_digests(host, &standing);
+    }
+
+    /// P5: hosts that hold the same entries hold the same state.
+    fn compare_digests(&mut self, host: usize, standing: &Standing) {
+        let others = self.disks.iter().enumerate().filter(|(other, disk)| *other != host && !disk.fuzzy);
+        let differing: Option<(usize, Digest)> = others
+            .filter_map(|(other, disk)| disk.standing.as_ref().map(|standing| (other, standing)))
+            .find(|(_, other)| other.vector == standing.vector && other.digest != standing.digest)
+            .map(|(other, found)| (other, found.digest));
+        if let Some((other, digest)) = differing
+            && !self.disks[host].fuzzy
+        {
+            self.fail(format!(
+                "P5: hosts {host} and {other} hold {:?}, with digests {:?} and {digest:?}",
+                standing.vector, standing.digest
+            ));
+        }
+    }
+
+    /// Reads what a commit brought: which entries carry which post, and (P4) that what a post answers is held.
+    fn learn_entries(&mut self, host: usize, before: &Vector, after: &Vector) {
+        let places: Vec<_> = after.iter().map(|(origin, _)| (origin, before.get(origin))).collect();
+        let chunk = ledger::read_log(&self.disks[host].tables, &places, usize::MAX);
+        let mut posts = Vec::new();
+        for run in &chunk.runs {
+            for bytes in &run.entries {
+                match Entry::decode(bytes) {
+                    Ok(entry) => posts.extend(matches!(entry.op, Op::Post { .. }).then_some(entry)),
+                    Err(error) => self.fail(format!("host {host}: the log holds bytes that are {error}")),
+                }
+            }
+        }
+        for entry in &posts {
+            self.disks[host].held_posts.insert(entry.request.clone());
+            if let Some(facts) = self.posts.get_mut(&entry.request) {
+                facts.entries.insert(entry.id, entry.stamp());
+            } else {
+                self.fail(format!("host {host}: a post that nobody made: {entry:?}"));
+            }
+        }
+        for entry in &posts {
+            let parent = self.posts.get(&entry.request).and_then(|facts| facts.parent.clone());
+            if let Some(parent) = parent
+                && !self.disks[host].held_posts.contains(&parent)
+                && !self.disks[host].adopted
+            {
+                self.fail(format!("P4: host {host} holds {entry:?}, and not {parent:?}, which it answers"));
+            }
+        }
+    }
+
+    /// Answers a read from what is durable now.
+    pub(crate) fn on_read(&mut self, proc: usize, life: u32, read: &Output) {
+        if !self.lives(proc, life) {
+            return;
+        }
+        let rows: &dyn Rows = &self.disks[self.procs[proc].host].tables;
+        let input = match read {
+            Output::ReadLog { read, after, bytes_max } => {
+                Input::LogRead { read: *read, chunk: ledger::read_log(rows, after, *bytes_max) }
+            }
+            Output::ReadSnapshot { read, at } => Input::SnapshotRead {
+                read: *read,
+                chunk: snapshot::read_chunk(rows, at, limits::SNAPSHOT_BYTES_MAX),
+                standing: ledger::standing(rows),
+            },
+            Output::Query { client, number, shown, query } => Input::QueryDone {
+                client: *client,
+                number: *number,
+                epoch: ledger::standing(rows).epoch,
+                result: query::answer(rows, shown, query),
+            },
+            Output::ReadFeeds { read, from, shown, feeds } => {
+                let (steps, cursor) = feed::advance(rows, from, shown, feeds);
+                Input::FeedsRead { read: *read, epoch: ledger::standing(rows).epoch, steps, cursor }
+            }
+            Output::Send { .. }
+            | Output::Beat { .. }
+            | Output::Reply { .. }
+            | Output::Feed { .. }
+            | Output::TakeEpoch
+            | Output::Persist { .. }
+            | Output::Restart { .. }
+            | Output::Kill { .. }
+            | Output::Exit { .. } => return,
+        };
+        let after = self.dice.between(10, 100);
+        self.after(after, Event::Input { proc, life, input: Box::new(input) });
+    }
+
+    /// How many hosts hold an entry durably.
+    pub(crate) fn copies(&self, entry: gaggle::id::EntryId) -> usize {
+        self.disks.iter().filter(|disk| disk.vector().holds(entry)).count()
+    }
+}

@@ -1,0 +1,368 @@
+//! People: simulated clients in a closed loop, which ask again with the same ids until they are answered, and check
+//! every answer against what they have done and seen (P2, P3, P4, P8).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gaggle::core::io::Input;
+use gaggle::id::{ClientId, EntryId, FeedId, ProcessId, PublicKey, RequestId, Token, Vector};
+use gaggle::service::intake::WriteOp;
+use gaggle::service::query::ListPart;
+use gaggle::time::Hlc;
+use gaggle::topology::AckLevel;
+use gaggle::wire::client::{FeedFrame, Request, RequestBody, ServerFrame};
+
+use super::Mutant;
+use super::world::{Event, PostFacts, State, World, micros};
+
+/// A connection of a person to a process.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) person: usize,
+    pub(crate) proc: usize,
+    pub(crate) life: u32,
+    /// When the last thing sent arrives, either way: streams are in order.
+    up: u64,
+    down: u64,
+}
+
+/// What a person wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Want {
+    Register,
+    Post { text: String },
+    Join(usize),
+    Leave(usize),
+    Timeline,
+    Users,
+}
+
+/// A call under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) want: Want,
+    pub(crate) id: RequestId,
+    pub(crate) ack: Option<AckLevel>,
+    /// The number of the last attempt, and when it was sent.
+    pub(crate) number: u64,
+    pub(crate) tried_at: Option<u64>,
+    /// What the last attempt named as seen.
+    pub(crate) token: Token,
+    /// After `Missing`: the part that can be had.
+    pub(crate) reduced: Option<Token>,
+}
+
+/// A live feed, across connections.
+#[derive(Debug, Default)]
+pub(crate) struct FeedState {
+    pub(crate) open: Option<FeedId>,
+    pub(crate) cursor: Vector,
+    /// Shown before the feed began.
+    pub(crate) before: BTreeSet<RequestId>,
+    pub(crate) told: BTreeSet<RequestId>,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To ask the way.
+    Ask,
+    /// To be answered.
+    Stay,
+}
+
+/// One person.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one person, each read by its name")]
+#[derive(Debug)]
+pub(crate) struct Person {
+    pub(crate) key: PublicKey,
+    pub(crate) name: String,
+    pub(crate) token: Token,
+    pub(crate) registered: bool,
+    pub(crate) conn: Option<u64>,
+    /// Whether the connection leads to where requests are answered, or only asks the way.
+    pub(crate) home: bool,
+    pub(crate) call: Option<Call>,
+    /// Since when: the stamp of the acknowledged JOIN.
+    pub(crate) joined: BTreeMap<usize, Hlc>,
+    /// Posts that every later timeline must hold, unless their author was left.
+    pub(crate) seen: BTreeMap<RequestId, (usize, EntryId)>,
+    pub(crate) acknowledged: BTreeMap<RequestId, EntryId>,
+    pub(crate) feed: Option<FeedState>,
+    pub(crate) wants_feed: bool,
+    /// Once something seen could not be had, joins and leaves may have gone elsewhere.
+    pub(crate) edges_certain: bool,
+    pub(crate) think_micros: u64,
+    pub(crate) tick_token: u64,
+}
+
+impl World {
+    pub(crate) fn bring_people(&mut self) {
+        let count = self.dice.between(2, 8);
+        for person in 0..count {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&self.dice.number().to_le_bytes());
+            let think_micros = self.dice.between(20_000, 400_000);
+            let wants_feed = self.dice.chance(600);
+            self.people.push(Person {
+                key: PublicKey(key),
+                name: format!("person{person}"),
+                token: Token::default(),
+                registered: false,
+                conn: None,
+                home: false,
+                call: None,
+                joined: BTreeMap::new(),
+                seen: BTreeMap::new(),
+                acknowledged: BTreeMap::new(),
+                feed: None,
+                wants_feed,
+                edges_certain: true,
+                think_micros,
+                tick_token: 0,
+            });
+        }
+        for person in 0..self.people.len() {
+            let after = self.dice.between(100_000, 1_500_000);
+            self.tick_after(person, after);
+        }
+    }
+
+    /// Has a person look up after so long, and not before.
+    pub(crate) fn tick_after(&mut self, person: usize, micros: u64) {
+        self.people[person].tick_token += 1;
+        let token = self.people[person].tick_token;
+        self.after(micros, Event::Tick { person, token });
+    }
+
+    pub(crate) fn on_tick(&mut self, person: usize, token: u64) {
+        if self.people[person].tick_token != token {
+            return;
+        }
+        if self.people[person].call.is_none() {
+            self.begin_call(person);
+        }
+        if self.people[person].call.is_none() {
+            self.tick_after(person, 100_000);
+            return;
+        }
+        match self.people[person].conn {
+            None => self.seek(person),
+            Some(conn) => {
+                let tried = self.people[person].call.as_ref().and_then(|call| call.tried_at);
+                let waited = tried.map_or(0, |at| self.clock - at);
+                if (tried.is_some() && waited >= 300_000 && !self.answers(conn)) || waited >= 3_000_000 {
+                    self.hang_up(person);
+                    self.seek(person);
+                } else if tried.is_none() && self.people[person].home {
+                    self.try_call(person);
+                }
+            }
+        }
+        self.tick_after(person, 150_000);
+    }
+
+    /// Whether the process at the other end still acknowledges packets.
+    fn answers(&self, conn: u64) -> bool {
+        self.conns
+            .get(&conn)
+            .is_some_and(|conn| self.lives(conn.proc, conn.life) && self.procs[conn.proc].state == State::Running)
+    }
+
+    /// Draws what a person does next; nothing once the end is near.
+    fn begin_call(&mut self, person: usize) {
+        if self.clock >= self.options.calls_until {
+            return;
+        }
+        let want = if self.people[person].registered { self.draw_want(person) } else { Want::Register };
+        let millis = self.now_of_person() / 1_000;
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&self.dice.number().to_le_bytes());
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string();
+        let id: RequestId = id.parse().unwrap();
+        if let Want::Post { text } = &want {
+            let parent = text.split_once("re:").and_then(|(_, parent)| parent.parse().ok());
+            let facts = PostFacts { author: person, text: text.clone(), parent, entries: BTreeMap::new() };
+            self.posts.insert(id.clone(), facts);
+        }
+        let ack = match self.dice.between(0, 20) {
+            0 => Some(AckLevel::Host),
+            1 => Some(AckLevel::All),
+            _ => None,
+        };
+        self.note(|| format!("person{person} wants {want:?} as {id:?}"));
+        let (token, reduced) = (Token::default(), None);
+        self.people[person].call = Some(Call { want, id, ack, number: 0, tried_at: None, token, reduced });
+    }
+
+    fn now_of_person(&self) -> u64 {
+        self.wall().0
+    }
+
+    fn draw_want(&mut self, person: usize) -> Want {
+        let other = self.dice.index(self.people.len());
+        let throw = self.dice.between(0, 100);
+        match throw {
+            0..35 => self.draw_post(person),
+            35..50 if other != person => Want::Join(other),
+            50..57 if other != person => Want::Leave(other),
+            57..62 => Want::Users,
+            _ => Want::Timeline,
+        }
+    }
+
+    fn draw_post(&mut self, person: usize) -> Want {
+        let unique = self.fresh_id();
+        let seen: Vec<&RequestId> = self.people[person].seen.keys().collect();
+        if seen.is_empty() || self.dice.chance(500) {
+            return Want::Post { text: format!("{unique}") };
+        }
+        let parent = seen[self.dice.index(seen.len())];
+        Want::Post { text: format!("{unique} re:{parent}") }
+    }
+
+    /// Asks some process the way.
+    pub(crate) fn seek(&mut self, person: usize) {
+        let proc = self.dice.index(self.procs.len());
+        self.open_conn(person, proc, Purpose::Ask);
+        let Some(conn) = self.people[person].conn else { return };
+        let token = self.people[person].token.clone();
+        let number = self.fresh_id();
+        if let Some(call) = self.people[person].call.as_mut() {
+            // The clock of this attempt: a process that does not answer is given up.
+            call.tried_at = Some(self.clock);
+        }
+        let request = Request { number, token, body: RequestBody::Assign };
+        self.tell(conn, |client| Input::Client { client, request });
+    }
+
+    /// Connects to a process, which may be dead: then nobody answers.
+    pub(crate) fn open_conn(&mut self, person: usize, proc: usize, purpose: Purpose) {
+        self.hang_up(person);
+        let conn = self.fresh_id();
+        let life = self.procs[proc].life;
+        self.conns.insert(conn, Conn { person, proc, life, up: self.clock + 1_500, down: 0 });
+        (self.people[person].conn, self.people[person].home) = (Some(conn), purpose == Purpose::Stay);
+        let key = Some(self.people[person].key);
+        self.tell(conn, |client| Input::ClientOpened { client, key });
+    }
+
+    pub(crate) fn hang_up(&mut self, person: usize) {
+        let Some(conn) = self.people[person].conn.take() else { return };
+        self.people[person].home = false;
+        if let Some(feed) = self.people[person].feed.as_mut()
+            && let Some(open) = feed.open.take()
+        {
+            self.feeds.remove(&open);
+        }
+        if let Some(call) = self.people[person].call.as_mut() {
+            call.tried_at = None;
+        }
+        if self.dice.chance(800) {
+            self.tell(conn, |client| Input::ClientClosed { client });
+        } else if let Some(found) = self.conns.get(&conn) {
+            // It vanished: the process finds out by itself.
+            let (proc, life) = (found.proc, found.life);
+            let input = Box::new(Input::ClientClosed { client: ClientId(conn) });
+            self.after(micros(gaggle::limits::CLIENT_IDLE), Event::Input { proc, life, input });
+        }
+        self.conns.remove(&conn);
+    }
+
+    /// Sends on a person's connection.
+    pub(crate) fn tell(&mut self, conn: u64, input: impl FnOnce(ClientId) -> Input) {
+        let delay = self.dice.between(200, 1_500);
+        let clock = self.clock;
+        let Some(found) = self.conns.get_mut(&conn) else { return };
+        found.up = (found.up + 1).max(clock + delay);
+        let (at, proc, life) = (found.up, found.proc, found.life);
+        self.at(at, Event::Input { proc, life, input: Box::new(input(ClientId(conn))) });
+    }
+
+    /// Sends the call, with what was seen.
+    pub(crate) fn try_call(&mut self, person: usize) {
+        let (Some(conn), number) = (self.people[person].conn, self.fresh_id()) else { return };
+        let blind = self.options.mutant == Some(Mutant::NoToken);
+        let seen = if blind { Token::default() } else { self.people[person].token.clone() };
+        let clock = self.clock;
+        let Some(call) = self.people[person].call.as_mut() else { return };
+        let token = call.reduced.clone().unwrap_or(seen);
+        (call.number, call.tried_at, call.token) = (number, Some(clock), token.clone());
+        let (id, ack, want) = (call.id.clone(), call.ack, call.want.clone());
+        let body = self.body(person, want, id, ack);
+        let request = Request { number, token, body };
+        self.tell(conn, |client| Input::Client { client, request });
+    }
+
+    fn body(&self, person: usize, want: Want, id: RequestId, ack: Option<AckLevel>) -> RequestBody {
+        let name = |person: usize| self.people[person].name.clone();
+        let op = match want {
+            Want::Register => WriteOp::Register { name: name(person).parse().unwrap() },
+            Want::Post { text } => WriteOp::Post { text: text.parse().unwrap() },
+            Want::Join(whom) => WriteOp::Join { name: name(whom) },
+            Want::Leave(whom) => WriteOp::Leave { name: name(whom) },
+            Want::Timeline => {
+                let limit = gaggle::limits::ANSWER_POSTS_MAX;
+                return RequestBody::Timeline { of: None, limit, since: None, before: None };
+            }
+            Want::Users => return RequestBody::List { part: ListPart::Users, after: String::new() },
+        };
+        RequestBody::Write { id, op, ack }
+    }
+
+    /// A node answers a person.
+    pub(crate) fn reply(&mut self, proc: usize, client: ClientId, frame: ServerFrame) {
+        self.check_copies(&frame);
+        let delay = self.dice.between(200, 1_500);
+        let (clock, life) = (self.clock, self.procs[proc].life);
+        let Some(conn) = self.conns.get_mut(&client.0) else { return };
+        if (conn.proc, conn.life) != (proc, life) {
+            let id = self.procs[proc].id;
+            self.fail(format!("{id} answers {client:?}, which is not its client"));
+            return;
+        }
+        conn.down = (conn.down + 1).max(clock + delay);
+        let at = conn.down;
+        self.at(at, Event::Frame { conn: client.0, frame: Box::new(frame) });
+    }
+
+    /// A node tells a feed something; it can take more when this is on its way.
+    pub(crate) fn feed(&mut self, proc: usize, feed: FeedId, frame: FeedFrame) {
+        let delay = self.dice.between(200, 1_500);
+        let slow = if self.dice.chance(50) { self.dice.between(0, 200_000) } else { 100 };
+        let life = self.procs[proc].life;
+        self.after(slow, Event::Input { proc, life, input: Box::new(Input::FeedWritten { feed }) });
+        let Some((conn, _)) = self.feeds.get(&feed) else { return };
+        let clock = self.clock;
+        let Some(conn) = self.conns.get_mut(conn) else { return };
+        conn.down = (conn.down + 1).max(clock + delay);
+        let at = conn.down;
+        self.at(at, Event::FeedFrame { feed, frame: Box::new(frame) });
+    }
+
+    /// Opens the feed on the present connection, from where it stood.
+    pub(crate) fn follow(&mut self, person: usize) {
+        let Some(conn) = self.people[person].conn.filter(|_| self.people[person].home) else { return };
+        let feed = FeedId(self.fresh_id());
+        let token = self.people[person].token.clone();
+        let Some(state) = self.people[person].feed.as_mut().filter(|state| state.open.is_none()) else { return };
+        state.open = Some(feed);
+        let since = state.cursor.clone();
+        self.feeds.insert(feed, (conn, person));
+        self.tell(conn, |client| Input::FeedOpened { client, feed, token, since });
+    }
+
+    pub(crate) fn go_home(&mut self, person: usize, process: ProcessId) {
+        let Some(proc) = self.index_of(process) else {
+            self.fail(format!("people are sent to {process}, which nobody knows"));
+            return;
+        };
+        let here = self.people[person].conn.and_then(|conn| self.conns.get(&conn)).map(|conn| conn.proc);
+        if here == Some(proc) {
+            self.people[person].home = true;
+        } else {
+            self.open_conn(person, proc, Purpose::Stay);
+        }
+        self.try_call(person);
+        self.follow(person);
+    }
+}

@@ -1,0 +1,452 @@
+//! The world: every process, disk, link and person of one simulation, and the loop that moves its clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use gaggle::core::io::{Input, Output, Outputs};
+use gaggle::core::node::Node;
+use gaggle::id::{EntryId, FeedId, ProcessId, RequestId, Vector};
+use gaggle::service::entry::Stamp;
+use gaggle::service::ledger::WriterMark;
+use gaggle::time::{Instant, Now, Wall};
+use gaggle::topology::Topology;
+use gaggle::wire::client::{FeedFrame, ServerFrame};
+use gaggle::wire::heartbeat::Heartbeat;
+use gaggle::wire::peer::PeerMessage;
+
+use super::dice::Dice;
+use super::disk::{Disk, Job};
+use super::faults::{Faults, Undo};
+use super::network::Link;
+use super::people::{Conn, Person};
+use super::{Mutant, Options};
+
+/// Wall time when a simulation begins.
+const WALL_START: u64 = 1_700_000_000_000_000;
+/// Timeouts that one process may have in a millisecond; more is a timer that spins.
+const TIMEOUTS_PER_MS_MAX: u32 = 500;
+
+/// What will happen.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A supervisor starts a process, unless it runs.
+    Start { proc: usize },
+    /// The node's timer, if this token is still the newest.
+    Timer { proc: usize, life: u32, token: u64 },
+    /// Something reaches a process, if it has not been started anew since.
+    Input { proc: usize, life: u32, input: Box<Input> },
+    /// The kernel tells a process how a sibling is now.
+    Notice { proc: usize, life: u32, sibling: usize },
+    /// A read transaction runs.
+    Read { proc: usize, life: u32, read: Box<Output> },
+    /// The write transaction with this token has been synced.
+    Synced { host: usize, token: u64 },
+    /// An attempt to connect.
+    Connect { from: usize, to: usize, generation: u64, deadline: u64 },
+    /// A message arrives on a stream.
+    Deliver { from: usize, to: usize, generation: u64, message: Box<PeerMessage> },
+    /// What a cut held back arrives.
+    Redeliver { from: usize, to: usize, generation: u64 },
+    /// A datagram arrives.
+    Datagram { from: usize, to: usize, generation: u64, heartbeat: Box<Heartbeat> },
+    /// A connection whose other end is silent breaks.
+    Silence { from: usize, to: usize, generation: u64 },
+    /// A frame reaches a person.
+    Frame { conn: u64, frame: Box<ServerFrame> },
+    /// A frame of a feed reaches a person.
+    FeedFrame { feed: FeedId, frame: Box<FeedFrame> },
+    /// A person looks up, if this token is still the newest.
+    Tick { person: usize, token: u64 },
+    /// Something breaks.
+    Fault,
+    /// Something is mended.
+    Undo(Undo),
+}
+
+/// How a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Dead,
+    Running,
+    Stopped,
+}
+
+/// One process.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one process, each read by its name")]
+#[derive(Debug)]
+pub(crate) struct Proc {
+    pub(crate) id: ProcessId,
+    pub(crate) host: usize,
+    pub(crate) state: State,
+    /// Counts its starts.
+    pub(crate) life: u32,
+    pub(crate) node: Option<Node>,
+    pub(crate) run: u64,
+    pub(crate) pid: u32,
+    /// Its monotonic clock began elsewhere than the others'.
+    pub(crate) mono_offset: u64,
+    pub(crate) timer_token: u64,
+    pub(crate) timeouts: (u64, u32),
+    pub(crate) stopped_at: u64,
+    /// What waits for a stopped process.
+    pub(crate) backlog: VecDeque<Input>,
+    pub(crate) jobs: VecDeque<Job>,
+    pub(crate) writing: bool,
+    /// It ended by itself, or was told to leave: only an operator starts it again.
+    pub(crate) left: bool,
+}
+
+impl Proc {
+    pub(crate) fn mark(&self) -> WriterMark {
+        WriterMark { process: self.id, pid: self.pid }
+    }
+}
+
+/// What is known of one post, by its request id.
+#[derive(Debug, Clone)]
+pub(crate) struct PostFacts {
+    pub(crate) author: usize,
+    pub(crate) text: String,
+    pub(crate) parent: Option<RequestId>,
+    /// The entries that carry it, as they were seen on disks.
+    pub(crate) entries: BTreeMap<EntryId, Stamp>,
+}
+
+/// What one simulation counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) events: u64,
+    pub(crate) commits: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) answers: u64,
+    pub(crate) feed_posts: u64,
+    pub(crate) faults: u64,
+    pub(crate) missing: u64,
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) options: Options,
+    pub(crate) clock: u64,
+    serial: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    pub(crate) dice: Dice,
+    pub(crate) topology: Topology,
+    pub(crate) procs: Vec<Proc>,
+    pub(crate) disks: Vec<Disk>,
+    /// Wall time of each host, against the true one.
+    pub(crate) clock_offset: Vec<i64>,
+    pub(crate) links: BTreeMap<(usize, usize), Link>,
+    pub(crate) people: Vec<Person>,
+    pub(crate) conns: BTreeMap<u64, Conn>,
+    pub(crate) feeds: BTreeMap<FeedId, (u64, usize)>,
+    pub(crate) posts: BTreeMap<RequestId, PostFacts>,
+    pub(crate) faults: Faults,
+    pub(crate) counts: Counts,
+    pub(crate) next_id: u64,
+    pub(crate) failure: Option<String>,
+    /// Folds every event, so that two runs of a seed can be compared.
+    pub(crate) fingerprint: u64,
+    pub(crate) trace: VecDeque<String>,
+}
+
+impl World {
+    pub(crate) fn new(options: Options) -> Self {
+        let mut dice = Dice::new(options.seed);
+        let topology = super::shape::topology(&mut dice);
+        let faults = Faults::draw(&mut dice, topology.hosts.len());
+        let mut procs = Vec::new();
+        for (host, spec) in topology.hosts.iter().enumerate() {
+            procs.extend(spec.processes.iter().map(|process| Proc {
+                id: process.id,
+                host,
+                state: State::Dead,
+                life: 0,
+                node: None,
+                run: 0,
+                pid: 0,
+                mono_offset: 0,
+                timer_token: 0,
+                timeouts: (0, 0),
+                stopped_at: 0,
+                backlog: VecDeque::new(),
+                jobs: VecDeque::new(),
+                writing: false,
+                left: false,
+            }));
+        }
+        let disks = topology.hosts.iter().map(|_| Disk::default()).collect();
+        let clock_offset = topology.hosts.iter().map(|_| 0).collect();
+        let mut world = Self {
+            options,
+            clock: 0,
+            serial: 0,
+            queue: BTreeMap::new(),
+            dice,
+            topology,
+            procs,
+            disks,
+            clock_offset,
+            links: BTreeMap::new(),
+            people: Vec::new(),
+            conns: BTreeMap::new(),
+            feeds: BTreeMap::new(),
+            posts: BTreeMap::new(),
+            faults,
+            counts: Counts::default(),
+            next_id: 1,
+            failure: None,
+            fingerprint: 0xcbf2_9ce4_8422_2325,
+            trace: VecDeque::new(),
+        };
+        for proc in 0..world.procs.len() {
+            let after = world.dice.between(0, 50_000);
+            world.after(after, Event::Start { proc });
+        }
+        world.bring_people();
+        world
+    }
+
+    /// Has an event happen after so many microseconds.
+    pub(crate) fn after(&mut self, micros: u64, event: Event) {
+        self.at(self.clock + micros, event);
+    }
+
+    pub(crate) fn at(&mut self, micros: u64, event: Event) {
+        self.serial += 1;
+        self.queue.insert((micros.max(self.clock), self.serial), event);
+    }
+
+    pub(crate) fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Records the first thing that went wrong; the loop ends.
+    pub(crate) fn fail(&mut self, what: impl Into<String>) {
+        if self.failure.is_none() {
+            self.failure = Some(format!("at {}: {}", seconds(self.clock), what.into()));
+        }
+    }
+
+    /// Notes a line, where anybody looks at it.
+    pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.options.trace == 0 {
+            return;
+        }
+        if self.trace.len() == self.options.trace {
+            self.trace.pop_front();
+        }
+        let line = line();
+        self.trace.push_back(format!("{} {line}", seconds(self.clock)));
+    }
+
+    pub(crate) fn fold(&mut self, number: u64) {
+        self.fingerprint = (self.fingerprint ^ number).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+    }
+
+    /// Moves on to the next event; false when it lies beyond `until`, or something failed.
+    pub(crate) fn step(&mut self, until: u64) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
+        let Some(entry) = self.queue.first_entry() else { return false };
+        let (at, serial) = *entry.key();
+        if at > until {
+            self.clock = until;
+            return false;
+        }
+        let event = entry.remove();
+        self.clock = at;
+        self.counts.events += 1;
+        self.fold(at ^ serial.rotate_left(32));
+        self.happen(event);
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Start { proc } => self.start(proc),
+            Event::Timer { proc, life, token } => self.on_timer(proc, life, token),
+            Event::Input { proc, life, input } => self.reach(proc, life, *input),
+            Event::Notice { proc, life, sibling } => self.on_notice(proc, life, sibling),
+            Event::Read { proc, life, read } => self.on_read(proc, life, &read),
+            Event::Synced { host, token } => self.on_synced(host, token),
+            Event::Connect { from, to, generation, deadline } => self.on_connect(from, to, generation, deadline),
+            Event::Deliver { from, to, generation, message } => self.on_deliver(from, to, generation, *message),
+            Event::Redeliver { from, to, generation } => self.on_redeliver(from, to, generation),
+            Event::Datagram { from, to, generation, heartbeat } => self.on_datagram(from, to, generation, *heartbeat),
+            Event::Silence { from, to, generation } => self.on_silence(from, to, generation),
+            Event::Frame { conn, frame } => self.on_frame(conn, *frame),
+            Event::FeedFrame { feed, frame } => self.on_feed_frame(feed, *frame),
+            Event::Tick { person, token } => self.on_tick(person, token),
+            Event::Fault => self.on_fault(),
+            Event::Undo(undo) => self.on_undo(&undo),
+        }
+    }
+
+    /// Both clocks of a process.
+    pub(crate) fn now(&self, proc: usize) -> Now {
+        let proc = &self.procs[proc];
+        let wall = (WALL_START + self.clock).saturating_add_signed(self.clock_offset[proc.host]);
+        Now { mono: Instant::from_micros(self.clock + proc.mono_offset), wall: Wall(wall) }
+    }
+
+    /// The true time.
+    pub(crate) fn wall(&self) -> Wall {
+        Wall(WALL_START + self.clock)
+    }
+
+    pub(crate) fn index_of(&self, process: ProcessId) -> Option<usize> {
+        self.procs.iter().position(|proc| proc.id == process)
+    }
+
+    pub(crate) fn lives(&self, proc: usize, life: u32) -> bool {
+        self.procs[proc].life == life && self.procs[proc].state != State::Dead
+    }
+
+    /// Hands an input to a process as it is now: at once, later if it is stopped, never if it died.
+    pub(crate) fn reach(&mut self, proc: usize, life: u32, input: Input) {
+        if !self.lives(proc, life) {
+            return;
+        }
+        if self.procs[proc].state == State::Stopped {
+            if self.procs[proc].backlog.len() < gaggle::limits::INPUTS_WAITING_MAX {
+                self.procs[proc].backlog.push_back(input);
+            }
+            return;
+        }
+        let now = self.now(proc);
+        self.note_input(proc, &input);
+        let mut out = Outputs::new();
+        if let Some(node) = self.procs[proc].node.as_mut() {
+            node.handle_input(now, input, &mut out);
+        }
+        self.perform(proc, out);
+    }
+
+    fn note_input(&mut self, proc: usize, input: &Input) {
+        let quiet = matches!(input, Input::Heartbeat { .. });
+        if self.options.trace > 0 && (!quiet || self.options.heartbeats) {
+            let id = self.procs[proc].id;
+            self.note(|| format!("{id} <- {}", short(format!("{input:?}"))));
+        }
+    }
+
+    pub(crate) fn on_timer(&mut self, proc: usize, life: u32, token: u64) {
+        if !self.lives(proc, life) || self.procs[proc].timer_token != token || self.procs[proc].state == State::Stopped
+        {
+            return;
+        }
+        let clock = self.clock;
+        let (window, count) = &mut self.procs[proc].timeouts;
+        if *window == clock / 1_000 {
+            *count += 1;
+        } else {
+            (*window, *count) = (clock / 1_000, 0);
+        }
+        if *count > TIMEOUTS_PER_MS_MAX {
+            let id = self.procs[proc].id;
+            self.fail(format!("{id}: its timer spins: {:?}", self.procs[proc].node.as_ref().map(Node::snapshot)));
+            return;
+        }
+        let now = self.now(proc);
+        let mut out = Outputs::new();
+        if let Some(node) = self.procs[proc].node.as_mut() {
+            node.handle_timeout(now, &mut out);
+        }
+        self.perform(proc, out);
+    }
+
+    /// Asks the node for its next timeout.
+    pub(crate) fn rearm(&mut self, proc: usize) {
+        self.procs[proc].timer_token += 1;
+        if let Some(due) = self.procs[proc].node.as_ref().and_then(Node::poll_timeout) {
+            let at = due.as_micros().saturating_sub(self.procs[proc].mono_offset).max(self.clock + 1);
+            let (life, token) = (self.procs[proc].life, self.procs[proc].timer_token);
+            self.at(at, Event::Timer { proc, life, token });
+        }
+    }
+
+    /// Performs what a node wants done, in order, and nothing after its end.
+    pub(crate) fn perform(&mut self, proc: usize, out: Outputs) {
+        let life = self.procs[proc].life;
+        self.fold(out.len() as u64);
+        for output in out {
+            if !self.lives(proc, life) {
+                return;
+            }
+            self.perform_one(proc, output);
+        }
+        if self.lives(proc, life) {
+            self.start_writer(proc);
+            self.rearm(proc);
+        }
+    }
+
+    fn perform_one(&mut self, proc: usize, output: Output) {
+        if self.options.trace > 0 && (!matches!(output, Output::Beat { .. }) || self.options.heartbeats) {
+            let id = self.procs[proc].id;
+            self.note(|| format!("{id} -> {}", short(format!("{output:?}"))));
+        }
+        match output {
+            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(message)),
+            Output::Beat { to, heartbeat } => self.beat(proc, to, heartbeat),
+            Output::Reply { client, frame } => self.reply(proc, client, frame),
+            Output::Feed { feed, frame } => self.feed(proc, feed, frame),
+            Output::TakeEpoch => self.procs[proc].jobs.push_back(Job::TakeEpoch),
+            Output::Persist { id, epoch, write } => {
+                self.procs[proc].jobs.push_back(Job::Persist { id, epoch, write });
+            }
+            Output::ReadLog { .. } | Output::ReadSnapshot { .. } | Output::Query { .. } | Output::ReadFeeds { .. } => {
+                let after = self.dice.between(30, 300);
+                let life = self.procs[proc].life;
+                self.after(after, Event::Read { proc, life, read: Box::new(output) });
+            }
+            Output::Restart { process, after } => self.restart(process, after),
+            Output::Kill { process } => match self.index_of(process) {
+                Some(victim) if self.procs[victim].host == self.procs[proc].host => self.kill(victim),
+                Some(_) | None => {
+                    self.fail(format!("{} kills {process}, which is not its sibling", self.procs[proc].id))
+                }
+            },
+            Output::Exit { failure } => self.exit(proc, failure),
+        }
+    }
+
+    fn restart(&mut self, process: ProcessId, after: Duration) {
+        if let Some(proc) = self.index_of(process) {
+            self.after(micros(after) + 2_000, Event::Start { proc });
+        }
+    }
+
+    /// A mutant's relay forgets what its batches depend on.
+    fn changed_on_its_way(&self, mut message: PeerMessage) -> PeerMessage {
+        if self.options.mutant == Some(Mutant::NoCausalGate)
+            && let PeerMessage::Batch { needs, .. } = &mut message
+        {
+            *needs = Vector::new();
+        }
+        message
+    }
+}
+
+/// A duration in simulated time.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 4)
+}
+
+/// Simulated time as people read it.
+pub(crate) fn seconds(micros: u64) -> String {
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
+
+/// A line that fits a screen.
+fn short(mut line: String) -> String {
+    const CHARS_MAX: usize = 400;
+    if let Some((cut, _)) = line.char_indices().nth(CHARS_MAX) {
+        line.truncate(cut);
+        line.push('…');
+    }
+    line
+}

@@ -1,0 +1,76 @@
+//! Simulated clusters under faults: every promise, many seeds, each of which replays to the event.
+
+#![expect(clippy::unwrap_used, reason = "test code: the harness makes these values itself")]
+
+mod harness;
+
+use harness::{Mutant, Options, run};
+
+/// The command that replays a seed.
+const REPLAY: &str = "cargo run --release --example sim -- --seeds 1 --verbose --start";
+
+/// Runs seeds up to the first that fails: what went wrong, the last lines, and the command to replay it.
+fn first_failure(seeds: impl IntoIterator<Item = u64>) -> Result<(), String> {
+    for seed in seeds {
+        let _guard = NameSeed(seed);
+        if let Some(failure) = run(Options::new(seed)).failure {
+            let lines = run(Options { trace: 150, ..Options::new(seed) }).trace.join("\n");
+            return Err(format!("seed {seed} {failure}\nlast lines:\n{lines}\nreplay: {REPLAY} {seed}"));
+        }
+    }
+    Ok(())
+}
+
+/// Says which seed was running when the node itself panicked.
+struct NameSeed(u64);
+
+impl Drop for NameSeed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in seed {0}: {REPLAY} {0}", self.0);
+        }
+    }
+}
+
+#[test]
+fn promises_hold_in_the_first_seeds() {
+    first_failure(0..100).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn promises_hold_in_the_second_seeds() {
+    first_failure(1_000..1_100).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn a_seed_replays_to_the_event() {
+    for seed in [1, 2] {
+        let (first, second) = (run(Options::new(seed)), run(Options::new(seed)));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+/// Whether a run of one of these seeds finds the mutant.
+fn found_within(mutant: Mutant, seeds: u64) -> bool {
+    (0..seeds).any(|seed| run(Options { mutant: Some(mutant), ..Options::new(seed) }).failure.is_some())
+}
+
+#[test]
+fn a_store_without_a_fence_is_found() {
+    assert!(found_within(Mutant::NoFence, 100));
+}
+
+#[test]
+fn an_answer_before_the_sync_is_found() {
+    assert!(found_within(Mutant::AckBeforeSync, 100));
+}
+
+#[test]
+fn people_without_a_token_are_found() {
+    assert!(found_within(Mutant::NoToken, 100));
+}
+
+#[test]
+fn a_relay_without_a_causal_gate_is_found() {
+    assert!(found_within(Mutant::NoCausalGate, 100));
+}
