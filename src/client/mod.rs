@@ -13,6 +13,7 @@ mod handle;
 mod options;
 pub mod session;
 mod shell;
+mod streams;
 #[cfg(test)]
 mod tests;
 

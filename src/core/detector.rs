@@ -35,6 +35,11 @@ impl Detector {
         self.heard_at = now;
     }
 
+    /// The listener itself was away: the gap says nothing about the link.
+    pub(crate) fn on_own_pause(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
     /// Longer silence than this is a death.
     pub(crate) fn patience(&self) -> Duration {
         Duration::from_micros(self.mean_us + 6 * self.deviation_us)

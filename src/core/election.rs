@@ -316,3 +316,123 @@ pub(crate) enum Claims {
     /// It does not.
     No,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn id(name: &str) -> ProcessId {
+        name.parse().unwrap()
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1_000)
+    }
+
+    /// Three candidates; those not named are fit.
+    fn standings(known: &[(&str, Standing)]) -> impl Fn(ProcessId) -> Standing {
+        let known: BTreeMap<ProcessId, Standing> = known.iter().map(|(name, standing)| (id(name), *standing)).collect();
+        move |process| known.get(&process).copied().unwrap_or(Standing::Fit)
+    }
+
+    fn candidate(name: &str) -> Election {
+        Election::new(Duty::Serve, id(name), vec![id("W5"), id("W6"), id("W7")], at(0))
+    }
+
+    fn following(name: &str, leader: &str, epoch: u64) -> Election {
+        let mut election = candidate(name);
+        assert_eq!(election.on_coordinator(id(leader), Epoch(epoch), &mut Vec::new()), Verdict::Follow);
+        election
+    }
+
+    #[test]
+    fn the_best_placed_wins_at_once_when_nobody_else_lives() {
+        let mut out = Vec::new();
+        let alone = standings(&[("W6", Standing::Gone), ("W7", Standing::Gone)]);
+        assert_eq!(candidate("W5").evaluate(at(1), &alone, &mut out), Verdict::Won);
+        assert_eq!(out, vec![]);
+    }
+
+    #[test]
+    fn one_that_starts_listens_before_it_stands() {
+        let mut out = Vec::new();
+        let mut election = candidate("W6");
+        assert_eq!(election.evaluate(at(1), &standings(&[]), &mut out), Verdict::Same);
+        assert_eq!(out, vec![]);
+        assert_eq!(election.evaluate(at(300), &standings(&[]), &mut out), Verdict::Same);
+        let message = PeerMessage::Election { duty: Duty::Serve };
+        assert_eq!(out, vec![Output::Send { to: id("W5"), message }]);
+    }
+
+    #[test]
+    fn a_death_makes_the_next_best_win_without_a_message() {
+        let mut out = Vec::new();
+        let mut election = following("W6", "W5", 4);
+        assert_eq!(election.evaluate(at(10), &standings(&[("W5", Standing::Gone)]), &mut out), Verdict::Won);
+        assert_eq!(out, vec![]);
+        let mut last = following("W7", "W5", 4);
+        assert_eq!(last.evaluate(at(10), &standings(&[("W5", Standing::Gone)]), &mut out), Verdict::Same);
+        assert_eq!(out.len(), 1, "it asks W6, which lives: {out:?}");
+    }
+
+    #[test]
+    fn a_better_place_does_not_take_the_duty_from_a_living_leader() {
+        let mut out = Vec::new();
+        let mut election = following("W5", "W6", 2);
+        for ms in [10, 500, 5_000] {
+            assert_eq!(election.evaluate(at(ms), &standings(&[]), &mut out), Verdict::Same);
+        }
+        assert_eq!((out, election.leader()), (vec![], Some(id("W6"))));
+    }
+
+    #[test]
+    fn without_a_death_the_duty_moves_at_most_once_in_the_hold() {
+        let mut out = Vec::new();
+        let suspect = standings(&[("W5", Standing::Suspect)]);
+        let mut election = following("W6", "W5", 1);
+        assert_eq!(election.evaluate(at(10), &suspect, &mut out), Verdict::Won);
+        election.announce(Epoch(2), &mut out);
+        assert_eq!(election.on_coordinator(id("W5"), Epoch(3), &mut out), Verdict::Lost);
+        assert_eq!(election.evaluate(at(1_000), &suspect, &mut out), Verdict::Same, "held");
+        assert_eq!(election.poll_timeout(), Some(at(2_010)));
+        assert_eq!(election.evaluate(at(2_010), &suspect, &mut out), Verdict::Won);
+    }
+
+    #[test]
+    fn the_newer_epoch_keeps_the_duty_and_the_older_is_told() {
+        let mut out = Vec::new();
+        let mut election = following("W6", "W5", 4);
+        election.evaluate(at(10), &standings(&[("W5", Standing::Gone)]), &mut out);
+        election.announce(Epoch(5), &mut out);
+        out.clear();
+        assert_eq!(election.on_coordinator(id("W5"), Epoch(4), &mut out), Verdict::Same);
+        let message = PeerMessage::Coordinator { duty: Duty::Serve, epoch: Epoch(5) };
+        assert_eq!(out, vec![Output::Send { to: id("W5"), message }]);
+        assert_eq!(election.on_coordinator(id("W7"), Epoch(6), &mut out), Verdict::Lost);
+    }
+
+    #[test]
+    fn an_answer_of_a_better_one_defers_and_its_silence_ends_that() {
+        let mut out = Vec::new();
+        let mut election = following("W7", "W5", 1);
+        let dead = standings(&[("W5", Standing::Gone)]);
+        election.evaluate(at(10), &dead, &mut out);
+        election.on_alive(at(20), id("W6"));
+        assert_eq!(election.evaluate(at(319), &dead, &mut out), Verdict::Same);
+        assert_eq!(election.evaluate(at(320), &dead, &mut out), Verdict::Same, "asks once more");
+        assert_eq!(election.evaluate(at(620), &dead, &mut out), Verdict::Won, "and then takes over");
+    }
+
+    #[test]
+    fn a_leader_that_no_longer_claims_its_duty_is_let_go() {
+        let mut out = Vec::new();
+        let mut election = following("W6", "W5", 1);
+        for _ in 0..3 {
+            assert_eq!(election.leader(), Some(id("W5")));
+            election.on_heartbeat(id("W5"), Claims::No, Epoch(1), &mut out);
+        }
+        assert_eq!(election.leader(), None);
+    }
+}

@@ -259,6 +259,22 @@ impl Mesh {
         self.relays = others.map(|host| (host, Detector::new(now, limits::HEARTBEAT_RELAYS))).collect();
     }
 
+    /// No relay any more: silence of other hosts is somebody else's to judge.
+    pub(crate) fn on_relay_ends(&mut self) {
+        self.relays.clear();
+    }
+
+    /// This process itself was stopped or starved: what seems silent had no chance to be heard.
+    pub(crate) fn on_own_pause(&mut self, now: Instant) {
+        for sibling in self.siblings.values_mut() {
+            sibling.heard_at = now;
+        }
+        let far = self.masters.values_mut().map(|master| &mut master.detector);
+        for detector in far.chain(self.relays.values_mut()) {
+            detector.on_own_pause(now);
+        }
+    }
+
     /// As a relay: the hosts that have just become silent.
     pub(crate) fn silent_hosts(&mut self, now: Instant) -> Vec<HostId> {
         let silent: Vec<HostId> =

@@ -159,6 +159,7 @@ impl Node {
             return;
         }
         let first = out.len();
+        self.notice_own_pause(now);
         self.dispatch(now, input, out);
         self.settle(now, first, out);
     }
@@ -169,6 +170,7 @@ impl Node {
             return;
         }
         let first = out.len();
+        self.notice_own_pause(now);
         self.looked_at = now.mono;
         self.beat(now, out);
         self.elections.serve.on_timeout(now.mono);
@@ -180,6 +182,14 @@ impl Node {
         self.relay_timeout(now, out);
         self.decide(now, out);
         self.settle(now, first, out);
+    }
+
+    /// Heartbeats alone make a timeout every `HEARTBEAT_SIBLINGS`: a longer gap means that this process did not run.
+    fn notice_own_pause(&mut self, now: Now) {
+        if now.mono >= self.looked_at + limits::HEARTBEAT_SIBLINGS * 2 {
+            self.mesh.on_own_pause(now.mono);
+            self.looked_at = now.mono;
+        }
     }
 
     /// When something is due next.
@@ -379,7 +389,7 @@ impl Node {
                 self.elections.relay.announce(Epoch::ZERO, out);
                 self.begin_relay(now, out);
             }
-            (Duty::Relay, Verdict::Lost) => self.relay = None,
+            (Duty::Relay, Verdict::Lost) => self.end_relay(),
             (Duty::Relay, Verdict::Follow) => self.nudge_relay(out),
             (Duty::Direct, Verdict::Won) => {
                 if let Some(direct) = &mut self.elections.direct {

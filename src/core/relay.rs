@@ -48,6 +48,12 @@ impl Node {
         out.push(Output::ReadLog { read: ReadId(self.next_read), after: Vec::new(), bytes_max: 0 });
     }
 
+    /// Another process relays now, or this one leaves.
+    pub(crate) fn end_relay(&mut self) {
+        self.relay = None;
+        self.mesh.on_relay_ends();
+    }
+
     /// Streams go to whoever serves each other host.
     fn retarget(&mut self, now: Now, out: &mut Outputs) {
         let Some(relay) = &mut self.relay else { return };

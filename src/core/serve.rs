@@ -156,6 +156,7 @@ impl Node {
         self.serving = Serving::Yes(Box::new(term));
         self.elections.serve.seize();
         self.elections.serve.announce(epoch, out);
+        self.tell_primary_copies(out);
         if self.warm == Warm::No {
             self.ask_recall(out);
         }
@@ -394,7 +395,7 @@ impl Node {
         let near: Vec<ProcessId> = self.mesh.living().collect();
         out.extend(near.into_iter().chain(far).map(|to| Output::Send { to, message: word.clone() }));
         self.elections.relay.resign(now.mono, Epoch::ZERO);
-        self.relay = None;
+        self.end_relay();
         if let Some(direct) = &mut self.elections.direct {
             direct.resign(now.mono, Epoch::ZERO);
         }

@@ -30,9 +30,6 @@ use crate::net::{tls, transport};
 const HANDSHAKES_PROVED_MAX: usize = 16 * limits::HANDSHAKES_MAX;
 /// Room for processes' own connections, both ways, above the clients'.
 const PEER_LINKS_MAX: usize = 2 * limits::HOSTS_MAX * limits::HOST_PROCESSES_MAX;
-/// One stateless reset in this time. The default of 20 ms would leave thousands of clients of a restarted process in
-/// the dark for minutes; each reset is shorter than what it answers, so that none is answered for ever.
-const RESET_INTERVAL: Duration = Duration::from_micros(200);
 /// Established connections that wait for [`NodeEndpoint::accept`].
 const ACCEPTED_WAITING_MAX: usize = 256;
 /// The first eight bytes of a derived secret name this process's connection ids.
@@ -206,7 +203,6 @@ impl ClientEndpoint {
 fn endpoint_config(identity: &Identity) -> EndpointConfig {
     let resets = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.derive(RESETS));
     let mut config = EndpointConfig::new(Arc::new(resets));
-    config.min_reset_interval(RESET_INTERVAL);
     let secret = identity.derive(CONNECTION_IDS);
     let ids = secret.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));

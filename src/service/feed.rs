@@ -43,11 +43,12 @@ pub fn advance(rows: &dyn Rows, from: &Vector, shown: &Vector, feeds: &[(FeedId,
     }
     let mut walk = LogWalk::new(rows, from, shown);
     let mut told = Told::new(View { rows, shown }, from, feeds);
+    let origins = from.len() + shown.len();
     let mut bytes = 0;
     for _ in 0..limits::FEED_ENTRIES_MAX {
         let Some(entry) = walk.next() else { break };
         if let Op::Post { text } = &entry.op {
-            bytes += timeline::line_bytes(text.as_str().len(), shown);
+            bytes += timeline::line_bytes(text.as_str().len(), origins);
         }
         told.tell(&entry);
         if bytes >= limits::ANSWER_BYTES_MAX {

@@ -138,6 +138,13 @@ pub(super) struct PostRow {
     pub(super) text: PostText,
 }
 
+/// [`PostRow`] as it is read for people: the text was checked when it came in, and is not checked again.
+#[derive(Deserialize)]
+pub(super) struct PostView<'a> {
+    pub(super) born: Born,
+    pub(super) text: &'a str,
+}
+
 /// The bytes of a value.
 pub(super) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).unwrap_or_default()

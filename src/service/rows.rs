@@ -13,13 +13,13 @@ pub enum Table {
     Meta = 0,
     /// origin, seq -> entry: what relays read.
     Log = 1,
-    /// user -> registration.
+    /// user, stamp -> registration; the first counts.
     Users = 2,
-    /// folded name, stamp, user -> (): who claims a name; the first owns it.
+    /// folded name, stamp, user -> the claim as LIST shows it; the first owns the name.
     Names = 3,
     /// user, request id -> the entries that carry it.
     Requests = 4,
-    /// author, stamp -> post.
+    /// author, stamp -> post. The first entry with a request id has the effect; its row names the others.
     Posts = 5,
     /// follower, followee, stamp -> join or leave.
     Edges = 6,
@@ -50,7 +50,7 @@ pub enum Walk {
     Stop,
 }
 
-/// One consistent view of all tables.
+/// One consistent view of all tables. The service asks for no range with `from > to`, unless `to` is empty.
 pub trait Rows {
     /// The value at a key.
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>>;

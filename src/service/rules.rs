@@ -15,7 +15,7 @@ use crate::service::keys;
 use crate::service::meta::Meta;
 use crate::service::names;
 use crate::service::records::{self, Born, EdgeRow, Kind, Known, NameRow, RequestRow, Turn, UserRow};
-use crate::service::rows::{RowsMut, Table, Walk};
+use crate::service::rows::{Rows, RowsMut, Table, Walk};
 
 /// Applies an entry to the merged tables and the digest. Idempotent; any order gives the same rows.
 pub fn apply(rows: &mut dyn RowsMut, entry: &Entry) {
@@ -60,7 +60,6 @@ pub(super) fn merge(rows: &mut Digested<'_>, user: UserId, request: &RequestId, 
 
 /// The effect stays, and is known by more names.
 fn rewrite(rows: &mut Digested<'_>, user: UserId, kind: Kind, stamp: Stamp, born: Born) {
-    use crate::service::rows::Rows;
     let (table, key) = kind.place(user, stamp);
     if let Some(op) = rows.get(table, &key).and_then(|value| records::cause(kind, &value)) {
         set_effect(rows, user, kind, stamp, Some(records::effect(&op, born)));
@@ -102,7 +101,6 @@ fn rename(rows: &mut Digested<'_>, user: UserId, before: Option<(Stamp, UserRow)
 
 /// The inverse row stands while the pair's edge with the largest stamp is a join.
 fn refresh_joined(rows: &mut Digested<'_>, follower: UserId, followee: UserId) {
-    use crate::service::rows::Rows;
     let pair = keys::pair(follower, followee);
     let mut current = None;
     rows.descend(Table::Edges, &pair, &keys::end(&pair), &mut |_, value| {

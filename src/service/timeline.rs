@@ -16,11 +16,13 @@ use crate::limits;
 use crate::service::entry::{Entry, Op, Stamp};
 use crate::service::ledger;
 use crate::service::query::{Answer, ShownPost};
-use crate::service::records::{self, Brief, Kind, PostRow};
+use crate::service::records::{self, Brief, Kind, PostView};
 use crate::service::rows::{Table, Walk};
 use crate::service::view::{View, holds_any};
 use crate::service::{keys, meta, names};
 
+/// Rows that the first step into an author's posts reads: a second row costs less than a second seek.
+const READ_AHEAD: usize = 2;
 /// Rows that one refill reads ahead at most.
 const READ_AHEAD_MAX: usize = 64;
 
@@ -136,24 +138,27 @@ impl Authors {
 
 /// Makes a line of a post; the cursor is set by the caller.
 pub(super) fn line(view: View<'_>, found: &Found, authors: &mut Authors) -> Option<ShownPost> {
-    let row: PostRow = if found.value.is_empty() {
-        records::decode(&view.rows.get(Table::Posts, &keys::made(found.author, found.stamp))?)?
+    let stored;
+    let value = if found.value.is_empty() {
+        stored = view.rows.get(Table::Posts, &keys::made(found.author, found.stamp))?;
+        &stored
     } else {
-        records::decode(&found.value)?
+        &found.value
     };
+    let row: PostView<'_> = records::decode(value)?;
     Some(ShownPost {
         id: row.born.request,
         author: authors.name(view, found.author),
         stamp: found.stamp,
         seq: row.born.seq,
-        text: row.text.into(),
+        text: row.text.to_owned(),
         cursor: Vector::new(),
     })
 }
 
-/// What a line takes in an answer, bytes, at most.
-pub(super) fn line_bytes(text: usize, cursor: &Vector) -> usize {
-    text + 256 + cursor.len() * 40
+/// What a line takes in an answer at most, in bytes, with a text and a cursor of these sizes.
+pub(super) fn line_bytes(text: usize, origins: usize) -> usize {
+    text + 256 + origins * 40
 }
 
 /// The limits of one answer.
@@ -183,7 +188,8 @@ pub(super) fn newest(view: View<'_>, sources: &[Source], before: Option<Stamp>, 
     let mut descents: Vec<Descent> = sources
         .iter()
         .map(|source| range(source, before))
-        .map(|(from, to)| Descent { from, to, ready: VecDeque::new(), step: 1 })
+        .filter(|(from, to)| to.is_empty() || from < to)
+        .map(|(from, to)| Descent { from, to, ready: VecDeque::new(), step: READ_AHEAD })
         .collect();
     let mut heap = BinaryHeap::new();
     for (index, descent) in descents.iter_mut().enumerate() {
@@ -195,7 +201,7 @@ pub(super) fn newest(view: View<'_>, sources: &[Source], before: Option<Stamp>, 
     while taken.len() < wanted
         && let Some((found, index)) = heap.pop()
     {
-        if !room.takes(line_bytes(found.value.len(), view.shown)) {
+        if !room.takes(line_bytes(found.value.len(), view.shown.len())) {
             heap.push((found, index));
             break;
         }
@@ -244,6 +250,7 @@ pub(super) fn after_cursor(
     limit: u32,
 ) -> Answer {
     let found = new_posts(view, sources, since);
+    let origins = view.shown.len() + since.len();
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let deliverable = found.iter().take_while(|found| before.is_none_or(|before| found.stamp < before)).count();
     let mut room = Room::new(limit);
@@ -252,7 +259,7 @@ pub(super) fn after_cursor(
     let mut delivered = 0;
     for (index, found) in found.iter().enumerate().take(deliverable.min(wanted)) {
         let post = line(view, found, &mut authors);
-        if !room.takes(post.as_ref().map_or(0, |post| line_bytes(post.text.len(), view.shown))) {
+        if !room.takes(post.as_ref().map_or(0, |post| line_bytes(post.text.len(), origins))) {
             break;
         }
         posts.extend(post.map(|post| (index, post)));

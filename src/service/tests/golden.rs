@@ -29,11 +29,11 @@ fn one_of_each() -> [Entry; 4] {
 #[test]
 fn entries_have_these_bytes() {
     let expected = [
-        // origin, seq, clock (varint), user, request id with its length; then the operation's number and what it holds.
-        format!("{H1} 01 8020 {ANN} 027231 00 {KEY} 03416e6e"),
-        format!("{H1} 02 8040 {ANN} 027232 01 {BOB}"),
-        format!("{H1} 03 8060 {ANN} 027233 02 {BOB}"),
-        format!("{H1} 04 808001 {ANN} 027234 03 0368c3a9"),
+        // origin, seq, clock (varint), user, request id with its length, dependencies (none); then the operation's number and what it holds.
+        format!("{H1} 01 8020 {ANN} 027231 00 00 {KEY} 03416e6e"),
+        format!("{H1} 02 8040 {ANN} 027232 00 01 {BOB}"),
+        format!("{H1} 03 8060 {ANN} 027233 00 02 {BOB}"),
+        format!("{H1} 04 808001 {ANN} 027234 00 03 0368c3a9"),
     ];
     for (entry, expected) in one_of_each().iter().zip(expected) {
         assert_eq!(hex(&entry.encode()), expected.replace(' ', ""));

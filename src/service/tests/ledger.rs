@@ -35,7 +35,7 @@ fn a_host_without_an_origin_takes_no_requests() {
 }
 
 #[test]
-fn runs_are_taken_whole_or_not_at_all() {
+fn runs_with_wrong_bytes_are_refused_whole() {
     let mut host = Host::new("a", 1);
     let all = posts(5);
     let refused = |host: &mut Host, run: EntryRun| {
@@ -43,7 +43,6 @@ fn runs_are_taken_whole_or_not_at_all() {
         assert!(matches!(host.write(Write::Run(run)), Wrote::Refused(_)));
         assert_eq!(host.rows, before);
     };
-    refused(&mut host, run("b", 2, &all[1..]));
     refused(&mut host, run("b", 0, &all));
     refused(&mut host, run("c", 1, &all));
     refused(&mut host, run("b", 1, &[all[0].clone(), all[2].clone()]));
@@ -58,6 +57,27 @@ fn runs_are_taken_whole_or_not_at_all() {
     let standing = host.standing();
     assert_eq!((standing.vector.get(origin("b")), standing.hlc, standing.entries), (Seq(5), Hlc(50), 5));
     assert_eq!(standing.digest, digest_of(&host.rows));
+}
+
+#[test]
+fn a_run_waits_for_its_predecessor_and_for_what_its_host_held_before_it() {
+    let mut host = Host::new("a", 1);
+    let mut all = posts(3);
+    all[1].after = [(origin("c"), Seq(2))].into_iter().collect();
+    let on = |host: &str, seq| Wrote::Waits { on: EntryId { origin: origin(host), seq: Seq(seq) } };
+    assert_eq!(host.write(Write::Run(run("b", 2, &all[1..]))), on("b", 1));
+    assert_eq!(host.write(Write::Run(run("b", 1, &all))), on("c", 2));
+    assert_eq!(host.standing().vector.get(origin("b")), Seq(1), "what comes before was taken");
+    let mut theirs = posts(2);
+    for entry in &mut theirs {
+        entry.id.origin = origin("c");
+    }
+    assert_eq!(host.write(Write::Run(run("c", 1, &theirs))), Wrote::Done);
+    assert_eq!(host.write(Write::Run(run("b", 1, &all))), Wrote::Done);
+    host.register(1, "ann");
+    let chunk = read_log(&host.rows, &[(host.origin, Seq::ZERO)], 1 << 20);
+    let own = Entry::decode(&chunk.runs[0].entries[0]).unwrap();
+    assert_eq!(own.after, [(origin("b"), Seq(3)), (origin("c"), Seq(2))].into_iter().collect());
 }
 
 #[test]

@@ -22,8 +22,7 @@ pub(super) struct MemRows(BTreeMap<(Table, Vec<u8>), Vec<u8>>);
 
 impl MemRows {
     fn range(&self, table: Table, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Vec<u8>)> {
-        // An empty range is written as one that begins at its end.
-        let from = if to.is_empty() { from } else { from.min(to) };
+        assert!(to.is_empty() || from <= to, "a store need not bear a range that ends before it begins");
         let upper = match (to.is_empty(), Table::ALL.get(table as usize + 1)) {
             (false, _) => Bound::Excluded((table, to.to_vec())),
             (true, Some(next)) => Bound::Excluded((*next, Vec::new())),
@@ -115,10 +114,8 @@ impl Host {
 
     pub(super) fn try_ask(&mut self, who: u8, id: &str, op: WriteOp) -> IntakeResult {
         let request = WriteRequest { key: key(who), id: id.parse().unwrap(), op };
-        match self.write(Write::Request(request)) {
-            Wrote::Request(result) => result,
-            other => panic!("{other:?}"),
-        }
+        let Wrote::Request(result) = self.write(Write::Request(request)) else { panic!("not an answer") };
+        result
     }
 
     /// Asks with a fresh id.

@@ -14,10 +14,8 @@ fn refused(result: IntakeResult) -> ErrorCode {
 
 fn names(rows: &MemRows, shown: &Vector, who: u8, part: ListPart) -> Vec<String> {
     let query = Query::List { user: user(who), part, after: String::new() };
-    match answer(rows, shown, &query).unwrap() {
-        Answer::Names { names, next: None } => names,
-        other => panic!("{other:?}"),
-    }
+    let Answer::Names { names, next: None } = answer(rows, shown, &query).unwrap() else { panic!("not one page") };
+    names
 }
 
 #[test]
@@ -184,13 +182,9 @@ fn long_lists_are_paged_without_loss() {
     let (mut found, mut after) = (Vec::new(), Some(String::new()));
     while let Some(from) = after {
         let query = Query::List { user: user(1), part: ListPart::Users, after: from };
-        match answer(&rows, &shown, &query).unwrap() {
-            Answer::Names { names, next } => {
-                found.extend(names);
-                after = next;
-            }
-            other => panic!("{other:?}"),
-        }
+        let Answer::Names { names, next } = answer(&rows, &shown, &query).unwrap() else { panic!("not names") };
+        found.extend(names);
+        after = next;
     }
     assert_eq!(found, (0..count).map(|number| format!("u{number:06}")).collect::<Vec<_>>());
 }

@@ -27,10 +27,8 @@ fn timeline(
 ) -> Page {
     let of = of.map(ToOwned::to_owned);
     let query = Query::Timeline { user: user(1), of, limit, since: since.cloned(), before };
-    match answer(rows, shown, &query).unwrap() {
-        Answer::Posts { posts, more, cursor } => Page { posts, more, cursor },
-        other => panic!("{other:?}"),
-    }
+    let Answer::Posts { posts, more, cursor } = answer(rows, shown, &query).unwrap() else { panic!("not posts") };
+    Page { posts, more, cursor }
 }
 
 fn texts(posts: &[ShownPost]) -> Vec<&str> {
@@ -61,6 +59,8 @@ fn a_timeline_holds_what_was_posted_while_joined() {
     host.post(2, "anew");
     let page = timeline(&host.rows, &all(&host), 20, None, None, None);
     assert_eq!(texts(&page.posts), ["mine", "anew"]);
+    let early = Stamp { hlc: Hlc(1), origin: host.origin };
+    assert_eq!(texts(&timeline(&host.rows, &all(&host), 20, None, Some(early), None).posts), [""; 0]);
     // What is not shown is not there.
     let less: Vector = [(host.origin, Seq(all(&host).get(host.origin).0 - 1))].into_iter().collect();
     assert_eq!(texts(&timeline(&host.rows, &less, 20, None, None, None).posts), ["mine"]);

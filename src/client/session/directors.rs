@@ -1,0 +1,206 @@
+//! Finding a director: the one that answered last is asked first, the others join in one by one, as RFC 8305 does.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::client::session::calls::CallKey;
+use crate::client::session::conn::{Ask, Asked, ConnState};
+use crate::client::session::{ConnId, Outputs, Picture, Session};
+use crate::error::Refusal;
+use crate::id::{ProcessId, Token};
+use crate::limits;
+use crate::time::Instant;
+use crate::wire::client::{Assignment, RequestBody, Response};
+
+/// Processes asked at once: the dead ones among them are waited for, so that a whole dead host may be among them.
+const ASKED_MAX: usize = limits::HOST_PROCESSES_MAX;
+/// The pause after everybody was asked in vain; it doubles.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+/// So often at most: one second and a half.
+const ROUND_DOUBLINGS_MAX: u32 = 4;
+
+/// A search for somebody who says where to go.
+#[derive(Debug)]
+pub(super) struct Search {
+    queue: VecDeque<ProcessId>,
+    pub(super) asked: BTreeSet<ConnId>,
+    pub(super) next_at: Instant,
+    stage: Stage,
+    rounds: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has been asked in this round.
+    Fresh,
+    Asking,
+    /// Everybody has been asked.
+    Waiting,
+}
+
+impl Session {
+    /// Begins a search, when the picture is next acted upon, unless one is under way.
+    pub(super) fn want_search(&mut self) {
+        if self.search.is_none() {
+            self.search = Some(Search {
+                queue: VecDeque::new(),
+                asked: BTreeSet::new(),
+                next_at: Instant::default(),
+                stage: Stage::Fresh,
+                rounds: 0,
+            });
+            self.picture = Picture::Changed;
+        }
+    }
+
+    /// Asks the next one if it is time.
+    pub(super) fn search_on(&mut self, at: Instant, out: &mut Outputs) {
+        let Some(search) = &mut self.search else { return };
+        if search.next_at > at {
+            return;
+        }
+        match search.stage {
+            Stage::Fresh => self.begin_round(at, out),
+            Stage::Asking => self.ask_next(at, out),
+            Stage::Waiting => {
+                // Whoever has not answered by now is asked anew, over a new connection.
+                let asked = std::mem::take(&mut search.asked);
+                for id in asked {
+                    self.close_unused(id, out);
+                }
+                self.begin_round(at, out);
+            }
+        }
+    }
+
+    fn begin_round(&mut self, at: Instant, out: &mut Outputs) {
+        let order = self.search_order();
+        let trusted = self.director.filter(|id| self.conns.get(id).is_some_and(|conn| conn.is_trusted()));
+        let Some(search) = &mut self.search else { return };
+        search.queue = order;
+        search.stage = Stage::Asking;
+        search.rounds += 1;
+        match trusted {
+            Some(id) => {
+                search.asked.insert(id);
+                search.next_at = at + limits::DIRECTOR_STAGGER;
+                self.ask_assignment(at, id, out);
+            }
+            None => self.ask_next(at, out),
+        }
+    }
+
+    /// Who directs as far as known, who answered last, and then the entrances as they were given.
+    fn search_order(&self) -> VecDeque<ProcessId> {
+        let told = self.assignment.as_ref().and_then(|assignment| assignment.director);
+        let mut order = VecDeque::new();
+        let entrances = self.config.entrances.iter().map(|(process, _)| *process);
+        for process in told.into_iter().chain(self.director_last).chain(self.config.first).chain(entrances) {
+            if self.addrs.contains_key(&process) && !order.contains(&process) {
+                order.push_back(process);
+            }
+        }
+        order
+    }
+
+    fn ask_next(&mut self, at: Instant, out: &mut Outputs) {
+        let Some(search) = &mut self.search else { return };
+        search.next_at = at + limits::DIRECTOR_STAGGER;
+        if search.asked.len() >= ASKED_MAX && !search.queue.is_empty() {
+            // A place is free once an attempt has failed, at the latest when its time is up.
+            search.next_at = at + limits::CONNECT_WAIT;
+            return;
+        }
+        let Some(process) = search.queue.pop_front() else {
+            let pause = ROUND_PAUSE * (1 << search.rounds.min(ROUND_DOUBLINGS_MAX));
+            search.stage = Stage::Waiting;
+            search.next_at = at + if search.asked.is_empty() { pause } else { limits::CONNECT_WAIT };
+            return;
+        };
+        match self.conn_to(process) {
+            Some(id) => {
+                let fresh = self.search.as_mut().is_some_and(|search| search.asked.insert(id));
+                if fresh && self.conns.get(&id).is_some_and(|conn| conn.state != ConnState::Dialing) {
+                    self.ask_assignment(at, id, out);
+                }
+            }
+            None => {
+                let dialed = self.dial(at, process, out);
+                if let (Some(search), Some(id)) = (&mut self.search, dialed) {
+                    search.asked.insert(id);
+                }
+            }
+        }
+    }
+
+    pub(super) fn ask_assignment(&mut self, at: Instant, id: ConnId, out: &mut Outputs) {
+        let token = Token::default();
+        self.send(at, id, Asked::Assign, Ask { token, body: RequestBody::Assign }, out);
+    }
+
+    /// One of those asked is gone, or does not know: the next one need not wait.
+    pub(super) fn search_lost(&mut self, at: Instant, id: ConnId, out: &mut Outputs) {
+        let Some(search) = &mut self.search else { return };
+        if !search.asked.remove(&id) {
+            return;
+        }
+        match search.stage {
+            Stage::Fresh => {}
+            Stage::Asking => self.ask_next(at, out),
+            Stage::Waiting if search.asked.is_empty() => {
+                let pause = ROUND_PAUSE * (1 << search.rounds.min(ROUND_DOUBLINGS_MAX));
+                search.next_at = search.next_at.min(at + pause);
+            }
+            Stage::Waiting => {}
+        }
+    }
+
+    pub(super) fn on_assign_answer(
+        &mut self,
+        at: Instant,
+        id: ConnId,
+        result: Result<Response, Refusal>,
+        out: &mut Outputs,
+    ) {
+        let Ok(Response::Assigned(assignment)) = result else {
+            self.search_lost(at, id, out);
+            return self.close_unused(id, out);
+        };
+        // The first answer wins; what comes later is worth less than the changes that the winner will tell.
+        let Some(search) = self.search.take() else { return self.close_unused(id, out) };
+        let before = self.director.replace(id);
+        self.director_last = self.conns.get(&id).map(|conn| conn.process);
+        self.adopt(at, assignment, out);
+        for other in search.asked.into_iter().chain(before).filter(|other| *other != id) {
+            self.close_unused(other, out);
+        }
+        self.take_back_from_silent();
+    }
+
+    /// Takes in an assignment, or a change of it.
+    pub(super) fn adopt(&mut self, at: Instant, assignment: Assignment, out: &mut Outputs) {
+        for host in &assignment.hosts {
+            self.believe(host.host, host.serving, host.epoch);
+            for process in &host.processes {
+                // The live cluster knows better than what was written down, but only keys that are pinned are dialed.
+                if let Some(addr) = self.addrs.get_mut(&process.id) {
+                    *addr = process.addr;
+                }
+            }
+        }
+        tracing::trace!(at = at.as_micros(), hosts = assignment.hosts.len(), "a new assignment");
+        self.assignment = Some(assignment);
+        self.picture = Picture::Changed;
+        self.answer_assigns(out);
+    }
+
+    /// Answers the callers who wait for an assignment.
+    pub(super) fn answer_assigns(&mut self, out: &mut Outputs) {
+        let Some(assignment) = self.assignment.clone() else { return };
+        let waiting: Vec<CallKey> =
+            self.calls.iter().filter(|(_, call)| call.body == RequestBody::Assign).map(|(key, _)| *key).collect();
+        for key in waiting {
+            self.finish(key, Ok(Response::Assigned(assignment.clone())), out);
+        }
+    }
+}
