@@ -116,7 +116,7 @@ impl Driver {
             if let Some(ending) = self.ending.take() {
                 return ending;
             }
-            let due = self.node.poll_timeout();
+            let (asleep_since, due) = (self.now().mono, self.node.poll_timeout());
             if let Some(at) = due {
                 let at = self.clock.tokio(at + self.slept);
                 if sleep.deadline() != at {
@@ -128,11 +128,7 @@ impl Driver {
                 () = &mut sleep, if due.is_some() => {}
                 _ = self.joints.events.recv_many(&mut events, EVENTS_AT_ONCE) => {}
             }
-            let late = due.map_or(Duration::ZERO, |at| self.now().mono.since(at));
-            if late > LATE {
-                tracing::debug!(?late, "woken late");
-                self.slept += late;
-            }
+            self.leave_out(asleep_since, due);
             for event in events.drain(..) {
                 self.on_event(event);
                 self.settle(&mut out);
@@ -143,6 +139,16 @@ impl Driver {
                 self.perform_all(&mut out);
                 self.settle(&mut out);
             }
+        }
+    }
+
+    /// Leaves out of the node's clock what a sleep took longer than asked. What was due before it began (an input may
+    /// bring up something long past) is no measure: the clock must not run backwards.
+    fn leave_out(&mut self, asleep_since: Instant, due: Option<Instant>) {
+        let late = due.map_or(Duration::ZERO, |due| self.now().mono.since(due.max(asleep_since)));
+        if late > LATE {
+            tracing::debug!(?late, "woken late");
+            self.slept += late;
         }
     }
 
