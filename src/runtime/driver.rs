@@ -142,10 +142,9 @@ impl Driver {
         }
     }
 
-    /// Leaves out of the node's clock what a sleep took longer than asked. What was due before it began (an input may
-    /// bring up something long past) is no measure: the clock must not run backwards.
+    /// Leaves out of the node's clock what a sleep took longer than asked.
     fn leave_out(&mut self, asleep_since: Instant, due: Option<Instant>) {
-        let late = due.map_or(Duration::ZERO, |due| self.now().mono.since(due.max(asleep_since)));
+        let late = lateness(asleep_since, due, self.now().mono);
         if late > LATE {
             tracing::debug!(?late, "woken late");
             self.slept += late;
@@ -332,5 +331,25 @@ impl Driver {
     /// A belief about ourselves broke: the process ends, and its host elects another.
     fn fail(&mut self, reason: &str) {
         self.ending.get_or_insert(Ending::Failed(reason.to_owned()));
+    }
+}
+
+/// How much longer than asked a sleep took. What was due before it began (an input may bring up something long past)
+/// is no measure: the clock must not run backwards.
+fn lateness(asleep_since: Instant, due: Option<Instant>, now: Instant) -> Duration {
+    due.map_or(Duration::ZERO, |due| now.since(due.max(asleep_since)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_sleep_itself_counts_as_lateness() {
+        let at = Instant::from_micros;
+        assert_eq!(lateness(at(100), Some(at(150)), at(160)), Duration::from_micros(10));
+        assert_eq!(lateness(at(100), Some(at(150)), at(120)), Duration::ZERO, "woken by an event");
+        assert_eq!(lateness(at(100), Some(at(3)), at(101)), Duration::from_micros(1), "due long ago");
+        assert_eq!(lateness(at(100), None, at(900)), Duration::ZERO);
     }
 }
