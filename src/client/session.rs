@@ -368,10 +368,7 @@ impl Session {
 
     /// When something is due next; early calls of `handle_timeout` do nothing.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let conns = self.conns.iter().filter_map(|(id, conn)| {
-            let fed = self.server == Some(*id) && !self.feeds.is_empty();
-            conn.next_look(fed)
-        });
+        let conns = self.conns.iter().filter_map(|(id, conn)| conn.next_look(self.feeds_on(*id)));
         let candidates = self.candidates.iter().filter_map(|id| self.conns.get(id)).filter_map(Conn::late_at);
         let calls = self.deadlines.first().into_iter().chain(self.pauses.first()).map(|(at, _)| *at);
         let avoided = self.avoided.values().filter_map(Avoided::ends);
