@@ -8,6 +8,8 @@
 //! alone acts on it, so that the order of events does not matter. Tests: `session/tests.rs`.
 
 mod calls;
+#[cfg(test)]
+mod chaos;
 mod conn;
 mod directors;
 mod feeds;
