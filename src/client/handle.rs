@@ -126,28 +126,24 @@ impl Client {
             end,
             ended,
         };
-        match client.call(RequestBody::Assign, client.deadline()).await? {
-            Response::Assigned(_) => Ok(client),
-            other => Err(unexpected(&other)),
-        }
+        client.call(RequestBody::Assign, client.deadline()).await?;
+        Ok(client)
     }
 
     /// Writes. The same id has its effect once, however often it is asked, by whomever it was answered.
     pub async fn write(&self, id: RequestId, op: WriteOp, ack: Option<AckLevel>) -> Result<Written, ClientError> {
-        match self.call(RequestBody::Write { id, op, ack }, self.deadline()).await? {
-            Response::Written(written) => Ok(written),
-            other => Err(unexpected(&other)),
-        }
+        let response = self.call(RequestBody::Write { id, op, ack }, self.deadline()).await?;
+        let Response::Written(written) = response else { return Err(unexpected(&response)) };
+        Ok(written)
     }
 
     /// Who the identity is to the service.
     pub async fn who_am_i(&self) -> Result<Me, ClientError> {
-        match self.call(RequestBody::WhoAmI, self.deadline()).await? {
-            Response::Answer(Answer::WhoAmI { name, registered, key, hlc }) => {
-                Ok(Me { name, registered, user: UserId::of(&key), key, hlc })
-            }
-            other => Err(unexpected(&other)),
-        }
+        let response = self.call(RequestBody::WhoAmI, self.deadline()).await?;
+        let Response::Answer(Answer::WhoAmI { name, registered, key, hlc }) = response else {
+            return Err(unexpected(&response));
+        };
+        Ok(Me { name, registered, user: UserId::of(&key), key, hlc })
     }
 
     /// All of a part of LIST, sorted without case.
@@ -156,15 +152,12 @@ impl Client {
         let mut all = Vec::new();
         let mut after = String::new();
         loop {
-            match self.call(RequestBody::List { part, after }, deadline).await? {
-                Response::Answer(Answer::Names { names, next }) => {
-                    all.extend(names);
-                    match next {
-                        Some(next) => after = next,
-                        None => return Ok(all),
-                    }
-                }
-                other => return Err(unexpected(&other)),
+            let response = self.call(RequestBody::List { part, after }, deadline).await?;
+            let Response::Answer(Answer::Names { names, next }) = response else { return Err(unexpected(&response)) };
+            all.extend(names);
+            match next {
+                Some(next) => after = next,
+                None => return Ok(all),
             }
         }
     }
@@ -234,10 +227,11 @@ impl Client {
     }
 
     async fn posts(&self, body: RequestBody, deadline: Instant) -> Result<(Vec<ShownPost>, bool, Vector), ClientError> {
-        match self.call(body, deadline).await? {
-            Response::Answer(Answer::Posts { posts, more, cursor }) => Ok((posts, more, cursor)),
-            other => Err(unexpected(&other)),
-        }
+        let response = self.call(body, deadline).await?;
+        let Response::Answer(Answer::Posts { posts, more, cursor }) = response else {
+            return Err(unexpected(&response));
+        };
+        Ok((posts, more, cursor))
     }
 
     /// The live feed of one's own timeline, from this cursor on. It has no deadline: it waits out every failover.
@@ -253,18 +247,16 @@ impl Client {
 
     /// How the cluster is, as one process knows it.
     pub async fn status(&self) -> Result<ClusterStatus, ClientError> {
-        match self.call(RequestBody::Status, self.deadline()).await? {
-            Response::Status(status) => Ok(*status),
-            other => Err(unexpected(&other)),
-        }
+        let response = self.call(RequestBody::Status, self.deadline()).await?;
+        let Response::Status(status) = response else { return Err(unexpected(&response)) };
+        Ok(*status)
     }
 
     /// Moves a process's duties and clients away.
     pub async fn drain(&self, process: ProcessId) -> Result<(), ClientError> {
-        match self.call(RequestBody::Drain { process }, self.deadline()).await? {
-            Response::Draining => Ok(()),
-            other => Err(unexpected(&other)),
-        }
+        let response = self.call(RequestBody::Drain { process }, self.deadline()).await?;
+        let Response::Draining = response else { return Err(unexpected(&response)) };
+        Ok(())
     }
 
     /// What has been seen by the calls that were answered. Never falls.

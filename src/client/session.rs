@@ -8,6 +8,8 @@
 //! alone acts on it, so that the order of events does not matter. Tests: `session/tests.rs`.
 
 mod calls;
+#[cfg(test)]
+mod chaos;
 mod conn;
 mod directors;
 mod feeds;
@@ -275,6 +277,8 @@ pub struct Session {
     /// Who answered as director last.
     director_last: Option<ProcessId>,
     search: Option<Search>,
+    /// When to ask anew where to go, while there is nowhere.
+    ask_at: Option<Instant>,
     beliefs: BTreeMap<HostId, Belief>,
     avoided: BTreeMap<ProcessId, Avoided>,
     /// The connection to which requests go.
@@ -315,6 +319,7 @@ impl Session {
             director: None,
             director_last: None,
             search: None,
+            ask_at: None,
             beliefs: BTreeMap::new(),
             avoided: BTreeMap::new(),
             server: None,
@@ -355,6 +360,10 @@ impl Session {
         self.expire_calls(at, out);
         self.watch_connections(at, out);
         self.watch_candidates(at);
+        if self.ask_at.is_some_and(|ask_at| ask_at <= at) {
+            self.ask_at = None;
+            self.want_search();
+        }
         self.search_on(at, out);
         self.end_pauses(at, out);
         if self.avoided.values().any(|avoided| avoided.is_over(at)) {
@@ -368,16 +377,13 @@ impl Session {
 
     /// When something is due next; early calls of `handle_timeout` do nothing.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let conns = self.conns.iter().filter_map(|(id, conn)| {
-            let fed = self.server == Some(*id) && !self.feeds.is_empty();
-            conn.next_look(fed)
-        });
+        let conns = self.conns.iter().filter_map(|(id, conn)| conn.next_look(self.feeds_on(*id)));
         let candidates = self.candidates.iter().filter_map(|id| self.conns.get(id)).filter_map(Conn::late_at);
         let calls = self.deadlines.first().into_iter().chain(self.pauses.first()).map(|(at, _)| *at);
         let avoided = self.avoided.values().filter_map(Avoided::ends);
         let feeds = self.feeds.values().filter_map(Feed::paused_until);
         let search = self.search.as_ref().map(|search| search.next_at);
-        conns.chain(candidates).chain(calls).chain(avoided).chain(feeds).chain(search).min()
+        conns.chain(candidates).chain(calls).chain(avoided).chain(feeds).chain(search).chain(self.ask_at).min()
     }
 
     /// What has been seen by the calls that were answered, for the next session.
@@ -397,6 +403,20 @@ impl Session {
             ConnState::Open { host } => Some((host, conn.process)),
             ConnState::Dialing | ConnState::Greeting => None,
         }
+    }
+
+    /// Fails a test when what the session believes of itself does not hold together.
+    pub fn check_invariants(&self) {
+        let places = [self.server, self.director, self.standby];
+        for id in places.into_iter().flatten().chain(self.candidates.iter().copied()) {
+            assert!(self.conns.contains_key(&id), "{id:?} is used and not there");
+        }
+        assert!(self.server.is_none_or(|id| self.conns[&id].is_open()), "the server has not said Hello");
+        assert_eq!(self.deadlines.len(), self.calls.len(), "each call has one deadline");
+        let asked = self.search.iter().flat_map(|search| &search.asked);
+        assert!(asked.into_iter().all(|id| self.conns.contains_key(id)), "somebody is asked who is not there");
+        self.check_calls();
+        assert!(self.search.is_some() || self.director.is_some() || self.next == 0, "nobody is asked where to go");
     }
 
     fn settle_if_changed(&mut self, at: Instant, out: &mut Outputs) {

@@ -230,6 +230,7 @@ impl Driver {
         if let Some(index) = posts
             && let Output::FeedPosts { posts, cursor, .. } = self.outputs.remove(first + index)
         {
+            self.share();
             place.send(FeedBatch::Posts { posts, cursor });
         }
     }
@@ -270,9 +271,6 @@ impl Driver {
 
     /// Shows the outside what has been seen, before any answer that saw it is given.
     fn share(&self) {
-        if self.outputs.is_empty() {
-            return;
-        }
         let session = &self.session;
         self.shared.update(|snapshot| {
             if snapshot.token != *session.token() {

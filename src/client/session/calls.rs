@@ -378,6 +378,23 @@ impl Session {
         }
     }
 
+    /// A call that was sent is under way where it was sent, and one that pauses is waited for.
+    pub(super) fn check_calls(&self) {
+        for (key, call) in &self.calls {
+            match call.place {
+                Place::Waiting => {}
+                Place::Paused(until) => assert!(self.pauses.contains(&(until, *key)), "{key:?} pauses for ever"),
+                Place::Sent(id) => {
+                    let under_way = self
+                        .conns
+                        .get(&id)
+                        .is_some_and(|conn| conn.under_way.values().any(|asked| *asked == Asked::Call(*key)));
+                    assert!(under_way, "{key:?} is not under way on {id:?}");
+                }
+            }
+        }
+    }
+
     pub(super) fn expire_calls(&mut self, at: Instant, out: &mut Outputs) {
         while let Some((_, key)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= at) {
             let Some(call) = self.calls.get(&key) else { return };

@@ -32,6 +32,13 @@ pub(super) enum ConnState {
     },
 }
 
+/// Whether feeds depend on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feeds {
+    None,
+    Some,
+}
+
 /// What is believed of a connection while something is asked on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
@@ -106,14 +113,14 @@ impl Conn {
         (!self.is_open() && self.punctual == Punctual::InTime).then(|| self.since + limits::SERVER_SILENCE)
     }
 
-    /// When its silence means something next. `fed`: whether feeds depend on it.
-    pub(super) fn next_look(&self, fed: bool) -> Option<Instant> {
+    /// When its silence means something next.
+    pub(super) fn next_look(&self, feeds: Feeds) -> Option<Instant> {
         if !self.is_open() {
             return None;
         }
         match self.trust {
             Trust::Suspect => None,
-            Trust::Trusted if self.under_way.is_empty() => fed.then(|| self.heard + FEED_PROBE),
+            Trust::Trusted if self.under_way.is_empty() => (feeds == Feeds::Some).then(|| self.heard + FEED_PROBE),
             Trust::Trusted => Some(self.waiting_from + PROBE_AFTER),
             Trust::Probed => Some(self.waiting_from + limits::SERVER_SILENCE),
         }
@@ -303,15 +310,16 @@ impl Session {
         self.take_feeds_back(id, out);
     }
 
+    pub(super) fn feeds_on(&self, id: ConnId) -> Feeds {
+        if self.server == Some(id) && !self.feeds.is_empty() { Feeds::Some } else { Feeds::None }
+    }
+
     /// Looks at every silence that has lasted.
     pub(super) fn watch_connections(&mut self, at: Instant, out: &mut Outputs) {
         let due: Vec<_> = self
             .conns
             .iter()
-            .filter(|(id, conn)| {
-                let fed = self.server == Some(**id) && !self.feeds.is_empty();
-                conn.next_look(fed).is_some_and(|look| look <= at)
-            })
+            .filter(|(id, conn)| conn.next_look(self.feeds_on(**id)).is_some_and(|look| look <= at))
             .map(|(id, conn)| (*id, conn.trust, conn.under_way.is_empty()))
             .collect();
         for (id, trust, idle) in due {

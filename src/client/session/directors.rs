@@ -14,6 +14,8 @@ use crate::wire::client::{Assignment, RequestBody, Response};
 
 /// Processes asked at once: the dead ones among them are waited for, so that a whole dead host may be among them.
 const ASKED_MAX: usize = limits::HOST_PROCESSES_MAX;
+/// Half of how long attempts are left alone in the first round; it doubles.
+const FIRST_PATIENCE: Duration = Duration::from_millis(250);
 /// The pause after everybody was asked in vain; it doubles.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
 /// So often at most: one second and a half.
@@ -114,7 +116,9 @@ impl Session {
         let Some(process) = search.queue.pop_front() else {
             let pause = ROUND_PAUSE * (1 << search.rounds.min(ROUND_DOUBLINGS_MAX));
             search.stage = Stage::Waiting;
-            search.next_at = at + if search.asked.is_empty() { pause } else { limits::CONNECT_WAIT };
+            // A cluster that comes up now is met soon; one behind a slow path gets its time in a later round.
+            let patience = limits::CONNECT_WAIT.min(FIRST_PATIENCE * (1 << search.rounds.min(ROUND_DOUBLINGS_MAX)));
+            search.next_at = at + if search.asked.is_empty() { pause } else { patience };
             return;
         };
         match self.conn_to(process) {

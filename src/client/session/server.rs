@@ -15,6 +15,9 @@ const AVOID: Duration = Duration::from_millis(25);
 /// So often at most: 0.8 s.
 const AVOID_DOUBLINGS_MAX: u32 = 5;
 
+/// While there is nowhere to go, this often somebody is asked anew: a change may have been told to nobody.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
 /// Who serves on a host, as far as known; the newest epoch is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Belief {
@@ -125,6 +128,8 @@ impl Session {
         if self.config.login == Login::Person {
             self.settle_server(at, out);
             self.settle_standby(at, out);
+            let lost = self.good_server().is_none() && self.candidates.is_empty();
+            self.ask_at = lost.then(|| self.ask_at.unwrap_or(at + ASK_AGAIN));
         }
         self.send_waiting(at, out);
         self.open_waiting_feeds(at, out);
@@ -137,7 +142,7 @@ impl Session {
             for id in std::mem::take(&mut self.candidates) {
                 self.close_unused(id, out);
             }
-            return;
+            return self.tell_found(out);
         }
         // The first candidate that has answered wins, whichever is preferred by now.
         let ready = self.candidates.iter().copied().find(|id| self.is_good(*id));
@@ -240,6 +245,14 @@ impl Session {
         }
         for other in candidates {
             self.close_unused(other, out);
+        }
+    }
+
+    /// The server that was silent has answered after all.
+    fn tell_found(&mut self, out: &mut Outputs) {
+        if let (LostNotice::Told, Some((host, process))) = (self.lost, self.server_last) {
+            self.lost = LostNotice::Untold;
+            out.push(Output::Notice(Notice::Moved { host, process }));
         }
     }
 
