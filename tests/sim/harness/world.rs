@@ -6,7 +6,7 @@ use std::time::Duration;
 use gaggle::core::io::{Input, Output, Outputs};
 use gaggle::core::node::Node;
 use gaggle::id::{EntryId, FeedId, ProcessId, RequestId, Vector};
-use gaggle::service::entry::Stamp;
+use gaggle::service::entry::{Entry, Stamp};
 use gaggle::service::ledger::WriterMark;
 use gaggle::time::{Instant, Now, Wall};
 use gaggle::topology::Topology;
@@ -420,12 +420,16 @@ impl World {
         }
     }
 
-    /// A mutant's relay forgets what its batches depend on.
+    /// A mutant's relay forgets what its entries depend on.
     fn changed_on_its_way(&self, mut message: PeerMessage) -> PeerMessage {
         if self.options.mutant == Some(Mutant::NoCausalGate)
-            && let PeerMessage::Batch { needs, .. } = &mut message
+            && let PeerMessage::Batch { run, .. } = &mut message
         {
-            *needs = Vector::new();
+            for bytes in &mut run.entries {
+                if let Ok(entry) = Entry::decode(bytes) {
+                    *bytes = Entry { after: Vector::new(), ..entry }.encode();
+                }
+            }
         }
         message
     }
