@@ -8,9 +8,9 @@ use crate::cli::harmless::harmless;
 use crate::cli::output::{Out, Paint};
 use crate::cli::profile::ProfileFile;
 use crate::cli::session::{Account, Person, Session};
+use crate::client::Identity;
 use crate::error::ErrorCode;
 use crate::id::{UserId, UserName};
-use crate::net::Identity;
 
 /// `login`: the profile is complete only when the cluster has taken the name.
 pub(crate) async fn login(context: &Context, name: &UserName) -> Result<u8, Failure> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::output::Format;
 use crate::id::{HostId, ProcessId, RequestId, UserName};
 use crate::limits;
 use crate::topology::AckLevel;
@@ -46,6 +47,13 @@ pub(crate) struct Global {
     /// One JSON object a line, each with "v":1
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+impl Global {
+    /// In which form this command speaks.
+    pub(crate) fn format(&self) -> Format {
+        if self.json { Format::Json } else { Format::Text }
+    }
 }
 
 /// The verbs.

@@ -20,10 +20,9 @@ use crate::cli::failure::Failure;
 use crate::cli::output::Out;
 use crate::cli::session::{Done, Person, Session, new_id};
 use crate::cli::status::trimmed;
+use crate::client::{Identity, WriteOp};
 use crate::id::UserName;
 use crate::limits;
-use crate::net::Identity;
-use crate::service::intake::WriteOp;
 use crate::topology::AckLevel;
 
 /// Handshakes at once: a crowd that comes all at once would measure its own handshakes.

@@ -10,10 +10,9 @@ use crate::cli::failure::Failure;
 use crate::cli::input::{self, Line};
 use crate::cli::post::parse;
 use crate::cli::session::{Done, Session, new_id};
+use crate::client::{ShownPost, WriteOp};
 use crate::id::RequestId;
 use crate::limits;
-use crate::service::intake::WriteOp;
-use crate::service::query::ShownPost;
 
 /// Posts under way at once.
 const UNDER_WAY_MAX: usize = 256;
@@ -33,7 +32,7 @@ struct Chat {
 
 impl Chat {
     fn failed(&mut self, context: &Context, failure: &Failure) {
-        failure.report(context.out.is_json());
+        failure.report(context.out.format());
         if self.status == 0 {
             self.status = failure.kind.exit_status();
         }

@@ -8,9 +8,8 @@ use crate::cli::args::Global;
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::output::Out;
 use crate::cli::profile::{EntranceRow, Profile, Profiles};
+use crate::client::{CertBook, Identity};
 use crate::id::{HostId, PublicKey, UserName};
-use crate::net::Identity;
-use crate::net::certs::CertBook;
 use crate::topology::{ProcessSpec, Topology};
 
 /// Used when nothing else is said and it is there.

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::cli::harmless::{harmless, json_line};
+use crate::cli::output::Format;
 use crate::error::{ErrorCode, Refusal};
 
 /// The kinds of failures that are not a server's refusal, with their names in `--json` and their exit statuses.
@@ -106,9 +107,12 @@ impl Failure {
     }
 
     /// Says it on standard error. What is only a status (degraded, interrupted, closed) is not said to people.
-    pub(crate) fn report(&self, json: bool) {
+    pub(crate) fn report(&self, format: Format) {
         use std::io::Write;
-        let text = if json { json_line(&self.to_json()) } else { self.to_text() };
+        let text = match format {
+            Format::Json => json_line(&self.to_json()),
+            Format::Text => self.to_text(),
+        };
         if !text.is_empty() {
             let _ = writeln!(std::io::stderr().lock(), "{text}");
         }

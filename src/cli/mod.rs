@@ -29,11 +29,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 
 use args::{Cli, Verb};
 use context::Context;
 use failure::{Failure, Kind};
-use output::Out;
+use output::{Format, Out};
 use people::Direction;
 use profile::Profiles;
 use prompt::Start;
@@ -46,11 +47,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(usage(&error, &arguments)),
     };
-    let json = cli.global.json;
+    let format = cli.global.format();
     match dispatch(cli) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
-            failure.report(json);
+            failure.report(format);
             ExitCode::from(failure.kind.exit_status())
         }
     }
@@ -64,7 +65,7 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> u8 {
         return 0;
     }
     if arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json") {
-        usage_failure(error).report(true);
+        usage_failure(error).report(Format::Json);
     } else {
         let _ = error.print();
     }
@@ -80,7 +81,7 @@ fn usage_failure(error: &clap::Error) -> Failure {
 }
 
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
-    let context = Context { out: Out::new(cli.global.json), global: cli.global, profiles: Profiles::open()? };
+    let context = Context { out: Out::new(cli.global.format()), global: cli.global, profiles: Profiles::open()? };
     let verb = match cli.verb {
         Some(Verb::Node(args)) => return operate::node(&context, args.id),
         Some(Verb::Logout) => return account::logout(&context),
@@ -222,6 +223,12 @@ async fn one_verb(context: &Context, session: &Session, verb: Verb) -> Result<u8
         | Verb::Completion { .. }
         | Verb::Man => Err(Failure::failed("this verb needs no profile")),
     }
+}
+
+/// Runs something beside the verb.
+#[expect(clippy::disallowed_methods, reason = "what a verb starts ends with its runtime, when the verb is done")]
+fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    tokio::spawn(task)
 }
 
 #[cfg(test)]

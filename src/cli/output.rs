@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::{harmless, json_line};
+use crate::client::ShownPost;
 use crate::id::{Token, Vector};
-use crate::service::query::ShownPost;
 use crate::time::Wall;
 
 /// Who reads standard output.
@@ -36,6 +36,15 @@ pub(crate) enum Paint {
     Bad,
 }
 
+/// In which form a command speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs: an object a line.
+    Json,
+}
+
 /// How this command speaks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Out {
@@ -44,9 +53,9 @@ pub(crate) struct Out {
 
 impl Out {
     /// For `--json` or for people, with colours if standard output is a terminal and NO_COLOR is not set.
-    pub(crate) fn new(json: bool) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let reader = if json {
+        let reader = if format == Format::Json {
             Reader::Program
         } else if no_color || !std::io::stdout().is_terminal() {
             Reader::Plain
@@ -61,13 +70,20 @@ impl Out {
         self.reader == Reader::Program
     }
 
+    /// In which form failures are said.
+    pub(crate) fn format(self) -> Format {
+        if self.is_json() { Format::Json } else { Format::Text }
+    }
+
     /// A line of data, already harmless.
     pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
         let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-        written.map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => Failure::new(Kind::OutputClosed, "standard output was closed"),
-            _ => Failure::failed(format!("standard output: {error}")),
+        written.map_err(|error| {
+            if error.kind() == ErrorKind::BrokenPipe {
+                return Failure::new(Kind::OutputClosed, "standard output was closed");
+            }
+            Failure::failed(format!("standard output: {error}"))
         })
     }
 
@@ -182,8 +198,8 @@ pub(crate) fn cursor_from_text(text: &str) -> Result<Vector, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Stamp;
     use crate::id::{Origin, Seq};
-    use crate::service::entry::Stamp;
     use crate::time::Hlc;
 
     fn vector() -> Vector {

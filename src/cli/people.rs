@@ -9,8 +9,7 @@ use crate::cli::harmless::harmless;
 use crate::cli::output::{Out, Paint, token_text};
 use crate::cli::post::warn_of_copies;
 use crate::cli::session::{Session, new_id};
-use crate::service::intake::WriteOp;
-use crate::service::query::ListPart;
+use crate::client::{ListPart, WriteOp};
 
 /// Whether somebody comes or goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use crate::cli::failure::{Failure, Kind};
 use crate::cli::input::{self, Line};
 use crate::cli::output::{Out, rfc3339, token_text};
 use crate::cli::session::{Done, Session, new_id};
+use crate::client::WriteOp;
 use crate::id::{PostText, RequestId};
-use crate::service::intake::WriteOp;
 use crate::topology::AckLevel;
 
 /// Posts that wait for their answer at once: enough to share syncs, below what one connection may have waiting.
@@ -149,7 +149,7 @@ async fn lines(context: &Context, session: &Session, args: &PostArgs) -> Result<
                     }
                     (Ok(_), _) => {}
                     (Err(failure), _) => {
-                        failure.report(context.out.is_json());
+                        failure.report(context.out.format());
                         if status == 0 {
                             status = failure.kind.exit_status();
                         }

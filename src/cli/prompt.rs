@@ -12,13 +12,13 @@ use crate::cli::args::Target;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::harmless;
+use crate::cli::output::Format;
 use crate::cli::people::{Direction, change, list_text};
 use crate::cli::post::parse;
 use crate::cli::profile::Profile;
 use crate::cli::session::{Session, new_id, notice_words};
-use crate::client::{Notice, Notices};
+use crate::client::{Notice, Notices, WriteOp};
 use crate::limits;
-use crate::service::intake::WriteOp;
 
 /// Texts that wait to be printed above the line; the feed waits when there are more.
 const PRINTS_WAITING_MAX: usize = 256;
@@ -199,7 +199,7 @@ pub(crate) async fn run(context: &Context, session: &Session, profile: &Profile,
         };
         match result {
             Err(failure) if failure.kind == Kind::OutputClosed => return Err(failure),
-            Err(failure) => failure.report(false),
+            Err(failure) => failure.report(Format::Text),
             Ok(()) => {}
         }
     }
@@ -306,7 +306,7 @@ fn post(session: &Session, failed: &mpsc::Sender<Failure>, line: &str) -> Result
     let text = parse(line)?;
     let write = session.begin_write(new_id(), WriteOp::Post { text }, None);
     let failed = failed.clone();
-    tokio::spawn(async move {
+    super::spawn(async move {
         if let Ok(Err(failure)) = write.await {
             // Whoever has left the chat meanwhile is told by nobody: the terminal shows something else now.
             let _ = failed.send(failure).await;

@@ -12,14 +12,11 @@ use crate::cli::failure::{Failure, Kind};
 use crate::cli::output::Out;
 use crate::cli::profile::Profile;
 use crate::client::{
-    Client, ClientError, ClientOptions, Entrance, Feed, Notice, Notices, TimelinePage, TimelineRequest, new_request_id,
+    Client, ClientError, ClientOptions, ClusterStatus, Entrance, Feed, Identity, ListPart, Notice, Notices,
+    TimelinePage, TimelineRequest, WriteOp, Written, new_request_id,
 };
 use crate::id::{HostId, ProcessId, RequestId, Token, UserId, UserName, Vector};
-use crate::net::Identity;
-use crate::service::intake::WriteOp;
-use crate::service::query::ListPart;
 use crate::topology::AckLevel;
-use crate::wire::client::{ClusterStatus, Written};
 
 /// How long the goodbye may take: the servers find out by themselves as well.
 const GOODBYE_WAIT: Duration = Duration::from_millis(300);
@@ -152,9 +149,9 @@ impl Session {
     /// Registers the name, or confirms it.
     pub(crate) async fn login(&self, name: UserName) -> Result<Account, Failure> {
         let done = self.write(new_id(), WriteOp::Register { name: name.clone() }, None).await;
-        let done = done.map_err(|failure| match failure.kind {
-            Kind::OutcomeUnknown => failure.hint(format!("log in again: gaggle login {name}")),
-            _ => failure,
+        let done = done.map_err(|failure| {
+            let unknown = failure.kind == Kind::OutcomeUnknown;
+            if unknown { failure.hint(format!("log in again: gaggle login {name}")) } else { failure }
         })?;
         let accepted = done.written.accepted;
         Ok(self.account(accepted.name, accepted.user))
@@ -186,7 +183,7 @@ impl Session {
         ack: Option<AckLevel>,
     ) -> JoinHandle<Result<Done, Failure>> {
         let session = self.clone();
-        tokio::spawn(async move { session.write(id, op, ack).await })
+        super::spawn(async move { session.write(id, op, ack).await })
     }
 
     fn pending<T>(&self, change: impl FnOnce(&mut BTreeSet<RequestId>) -> T) -> T {
@@ -247,7 +244,7 @@ impl Session {
     /// Says notices on standard error for as long as the session lives.
     pub(crate) fn say_notices(&self, out: Out) -> JoinHandle<()> {
         let mut notices = self.notices();
-        tokio::spawn(async move {
+        super::spawn(async move {
             while let Some(notice) = notices.next().await {
                 let (code, words) = notice_words(&notice);
                 out.notice(code, &words);
@@ -259,7 +256,7 @@ impl Session {
     pub(crate) fn keep_token(&self) -> JoinHandle<()> {
         // Not the session itself, which must be able to end.
         let (weak, mut kept) = (Arc::downgrade(&self.0), Token::default());
-        tokio::spawn(async move {
+        super::spawn(async move {
             loop {
                 tokio::time::sleep(KEEP_EVERY).await;
                 let Some(inner) = weak.upgrade() else { return };

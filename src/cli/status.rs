@@ -12,9 +12,8 @@ use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::{harmless, json_line};
 use crate::cli::output::{Out, Paint};
 use crate::cli::session::{Person, Session};
+use crate::client::{ClusterStatus, Duty, HostStatus, Life};
 use crate::id::{ProcessId, Vector};
-use crate::wire::client::{ClusterStatus, HostStatus};
-use crate::wire::heartbeat::{Duty, Life};
 
 /// `--watch` looks this often.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
@@ -35,7 +34,7 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<u8, Fail
                 let text = show(context.out, &status, &troubles(&status));
                 context.out.line(&format!("{}{text}", clear_screen(context.out)))?;
             }
-            Err(failure) => failure.report(context.out.is_json()),
+            Err(failure) => failure.report(context.out.format()),
         }
         tokio::time::sleep(WATCH_EVERY).await;
     }
@@ -244,9 +243,10 @@ pub(crate) fn trimmed(table: &Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::Format;
+    use crate::client::ProcessStatus;
     use crate::id::{Digest, Epoch, Origin, Seq};
     use crate::topology::Role;
-    use crate::wire::client::ProcessStatus;
 
     fn host(name: &str, process: &str) -> HostStatus {
         let origin = Origin { host: "a".parse().unwrap(), incarnation: 1 };
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn people_get_tables() {
-        let text = status_text(Out::new(false), &cluster(), &[]);
+        let text = status_text(Out::new(Format::Text), &cluster(), &[]);
         assert!(text.contains("1.5 MiB"), "{text}");
         assert_eq!(text.lines().filter(|line| line.contains("127.0.0.1:7001")).count(), 2);
         assert_eq!((bytes_text(5), bytes_text(2048)), ("5 B".into(), "2.0 KiB".into()));

@@ -15,10 +15,10 @@ use crate::cli::interrupted;
 use crate::cli::output::Paint;
 use crate::cli::session::{Person, Session};
 use crate::cli::status::{clear_screen, status_text, troubles};
+use crate::client::ClusterStatus;
 use crate::id::HostId;
 use crate::runtime::supervise::{ChildEvent, Supervisor, UpOptions};
 use crate::topology::{Role, Topology};
-use crate::wire::client::ClusterStatus;
 
 /// How often the cluster is asked until it is ready.
 const ASK_UNTIL_READY: Duration = Duration::from_millis(25);
@@ -92,7 +92,7 @@ async fn watch(
     stop: impl Future<Output = ()>,
 ) -> Result<u8, Failure> {
     let (sender, mut statuses) = mpsc::channel(1);
-    let asking = tokio::spawn(ask(context.clone(), loaded.clone(), hosts.to_vec(), sender));
+    let asking = super::spawn(ask(context.clone(), loaded.clone(), hosts.to_vec(), sender));
     let live = !context.out.is_json() && std::io::stdout().is_terminal();
     let mut view = View { context: context.clone(), live, lines: VecDeque::new(), ready: None, status: None };
     tokio::pin!(stop);

@@ -21,3 +21,12 @@ pub use error::ClientError;
 pub use handle::{Client, Feed, Me, Notices, TimelinePage, TimelineRequest, new_request_id};
 pub use options::{ClientOptions, Entrance, Standby};
 pub use session::Notice;
+
+// What this interface is spoken in: its callers need no other room.
+pub use crate::net::Identity;
+pub use crate::net::certs::CertBook;
+pub use crate::service::entry::Stamp;
+pub use crate::service::intake::WriteOp;
+pub use crate::service::query::{ListPart, ShownPost};
+pub use crate::wire::client::{ClusterStatus, HostStatus, ProcessStatus, Written};
+pub use crate::wire::heartbeat::{Duty, Life};

@@ -111,12 +111,12 @@ impl Election {
         standing: &dyn Fn(ProcessId) -> Standing,
         out: &mut Outputs,
     ) -> Verdict {
-        let mut suspected = false;
+        let mut cause = Cause::Free;
         if let Some(leader) = self.leader.filter(|leader| *leader != self.me) {
             match standing(leader) {
                 Standing::Fit => return Verdict::Same,
                 Standing::Suspect if self.held_at(now) => return Verdict::Same,
-                Standing::Suspect => suspected = true,
+                Standing::Suspect => cause = Cause::Suspicion,
                 Standing::Gone => {}
             }
             self.leader = None;
@@ -138,7 +138,7 @@ impl Election {
             | State::Following
             | State::Asking { .. }
             | State::Deferring { .. }
-            | State::Leading => self.stand(now, standing, suspected, out),
+            | State::Leading => self.stand(now, standing, cause, out),
         }
     }
 
@@ -160,10 +160,10 @@ impl Election {
         &mut self,
         now: Instant,
         standing: &dyn Fn(ProcessId) -> Standing,
-        suspected: bool,
+        cause: Cause,
         out: &mut Outputs,
     ) -> Verdict {
-        if suspected {
+        if cause == Cause::Suspicion {
             self.moved_at = Some(now);
         }
         let better = self.better(standing);
@@ -306,6 +306,15 @@ impl Election {
             self.moved_at = None;
         }
     }
+}
+
+/// Why a candidate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Nobody has the duty.
+    Free,
+    /// Whoever has it is stopped or silent, and may come back.
+    Suspicion,
 }
 
 /// Whether a heartbeat claims a duty.

@@ -12,7 +12,7 @@ use crate::id::{HostId, ProcessId};
 use crate::limits;
 use crate::time::{Instant, Now};
 use crate::topology::{Role, Topology};
-use crate::wire::heartbeat::{Duty, Heartbeat, HostView, Life, PrimaryStatus};
+use crate::wire::heartbeat::{Duty, Fitness, Heartbeat, HostView, Life, PrimaryStatus};
 
 /// Whether a process may hold duties, by its own word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,8 +226,9 @@ impl Mesh {
             Some(known) => {
                 let newer = view.record.version > known.record.version;
                 let same = view.record.version == known.record.version;
-                let up = if source == ViewSource::OwnRelay { view.up } else { true };
-                if !newer && !(same && source == ViewSource::OwnRelay) {
+                let up = source != ViewSource::OwnRelay || view.up;
+                let judged = same && source == ViewSource::OwnRelay;
+                if !newer && !judged {
                     return Changed::No;
                 }
                 let changed = known.up != up || routing(&known.record) != routing(&view.record);
@@ -304,19 +305,8 @@ impl Mesh {
 /// What clients and relays steer by.
 pub(crate) fn routing(
     record: &crate::wire::heartbeat::HostRecord,
-) -> (Option<ProcessId>, Option<ProcessId>, Option<ProcessId>, crate::id::Epoch, [Fact; 2]) {
-    let fact = |holds: bool| if holds { Fact::Holds } else { Fact::Fails };
-    let facts = [fact(record.ready), fact(record.writable)];
-    (record.serving, record.relaying, record.directing, record.epoch, facts)
-}
-
-/// Whether something holds, for comparisons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fact {
-    /// It does.
-    Holds,
-    /// It does not.
-    Fails,
+) -> (Option<ProcessId>, Option<ProcessId>, Option<ProcessId>, crate::id::Epoch, Fitness) {
+    (record.serving, record.relaying, record.directing, record.epoch, record.fitness)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ use crate::core::mesh::{self, Gone, Mesh, Willing};
 use crate::core::people::People;
 use crate::core::relay::Relay;
 use crate::core::serve::{Restarts, Serving};
+use crate::core::sink::SnapshotPart;
 use crate::id::{Epoch, HostId, ProcessId};
 use crate::limits;
 use crate::time::{Hlc, Instant, Now};
@@ -323,13 +324,17 @@ impl Node {
             PeerMessage::View(view) => self.on_view(now, from, view, out),
             PeerMessage::Committed { vector, .. } => self.on_nudge(now, &vector, out),
             PeerMessage::Copies { host, vector } => self.on_copies(now, host, &vector, out),
-            PeerMessage::Open { .. }
-            | PeerMessage::Batch { .. }
-            | PeerMessage::Snapshot { .. }
-            | PeerMessage::SnapshotDone { .. } => self.on_replication(from, message, out),
-            PeerMessage::Held { .. } | PeerMessage::Closed { .. } | PeerMessage::SnapshotHeld { .. } => {
-                self.on_receiver(now, from, message, out);
+            PeerMessage::Open { stream } => self.on_open(from, stream, out),
+            PeerMessage::Batch { stream, hlc, run } => self.on_batch(from, stream, hlc, run, out),
+            PeerMessage::Snapshot { stream, chunk } => {
+                self.on_snapshot_part(from, stream, SnapshotPart::Rows(chunk), out);
             }
+            PeerMessage::SnapshotDone { stream, vector } => {
+                self.on_snapshot_part(from, stream, SnapshotPart::Done(vector), out);
+            }
+            PeerMessage::Held { stream, vector, .. } => self.on_held(now, from, stream, vector, out),
+            PeerMessage::Closed { stream } => self.on_stream_closed(now, from, stream),
+            PeerMessage::SnapshotHeld { stream } => self.on_snapshot_held(now, from, stream, out),
             PeerMessage::Recall => self.on_recall(from, out),
             PeerMessage::Recalled { vector } => self.on_recalled(now, from, vector, out),
         }

@@ -20,7 +20,7 @@ use crate::topology::Role;
 use crate::wire::client::{
     AssignedHost, AssignedProcess, Assignment, FeedFrame, Request, RequestBody, Response, ServerFrame,
 };
-use crate::wire::heartbeat::HostRecord;
+use crate::wire::heartbeat::{Fitness, HostView};
 use crate::wire::peer::PeerMessage;
 
 /// One client's connection.
@@ -264,22 +264,20 @@ impl Node {
     }
 
     /// Records of all hosts, this one's own first-hand, and whether each is up.
-    pub(crate) fn records(&mut self, now: Now) -> Vec<(HostRecord, bool)> {
-        let own = self.own_record(now);
-        let mut records: Vec<(HostRecord, bool)> =
-            self.mesh.views.values().map(|view| (view.record.clone(), view.up)).collect();
-        records.push((own, true));
-        records
+    pub(crate) fn host_views(&mut self, now: Now) -> Vec<HostView> {
+        let own = HostView { record: self.own_record(now), up: true };
+        self.mesh.views.values().cloned().chain(std::iter::once(own)).collect()
     }
 
-    fn fit(&self, record: &HostRecord, up: bool) -> Fit {
+    fn fit(&self, view: &HostView) -> Fit {
+        let record = &view.record;
         let workers = self.config.topology.host(record.host);
         let workers = workers.is_some_and(|spec| spec.processes.iter().any(|p| p.role == Role::Worker));
-        match (up && record.serving.is_some(), record.ready && record.writable) {
-            (false, _) => Fit::Down,
-            (true, false) => Fit::Poor,
-            (true, true) if workers || !self.any_workers() => Fit::Good,
-            (true, true) => Fit::Copy,
+        match (record.serving.filter(|_| view.up), record.fitness) {
+            (None, _) => Fit::Down,
+            (Some(_), Fitness::CatchingUp | Fitness::DiskFull) => Fit::Poor,
+            (Some(_), Fitness::Ready) if workers || !self.any_workers() => Fit::Good,
+            (Some(_), Fitness::Ready) => Fit::Copy,
         }
     }
 
@@ -291,8 +289,9 @@ impl Node {
     pub(crate) fn assignment(&mut self, now: Now) -> Assignment {
         while self.people.assigned.pop_front_if(|(at, _)| now.mono >= *at + REPORTED_AFTER).is_some() {}
         let mut ranked: Vec<(Fit, u32, AssignedHost)> = Vec::new();
-        for (record, up) in self.records(now) {
-            let fit = self.fit(&record, up);
+        for view in self.host_views(now) {
+            let fit = self.fit(&view);
+            let HostView { record, up } = view;
             let load = record.sessions.saturating_add(self.people.unreported(record.host));
             let order = mesh::serve_order(&self.config.topology, record.host);
             let processes = order.into_iter().filter_map(|id| self.config.topology.process(id));
@@ -305,7 +304,7 @@ impl Node {
             };
             ranked.push((fit, load, host));
         }
-        ranked.sort_by(|a, b| (a.0, a.1, a.2.host).cmp(&(b.0, b.1, b.2.host)));
+        ranked.sort_by_key(|(fit, load, host)| (*fit, *load, host.host));
         Assignment { director: self.director(now), hosts: ranked.into_iter().map(|(_, _, host)| host).collect() }
     }
 
@@ -314,10 +313,13 @@ impl Node {
         if self.people.watchers.is_empty() {
             return;
         }
-        let records = self.records(now);
-        let routes: Routes = records
+        let views = self.host_views(now);
+        let routes: Routes = views
             .iter()
-            .map(|(record, up)| (record.host, record.serving.filter(|_| *up), record.epoch, self.fit(record, *up)))
+            .map(|view| {
+                let record = &view.record;
+                (record.host, record.serving.filter(|_| view.up), record.epoch, self.fit(view))
+            })
             .collect();
         if routes == self.people.routes {
             return;

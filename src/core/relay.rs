@@ -12,7 +12,7 @@ use crate::core::source::{Reads, Source};
 use crate::id::{HostId, ProcessId, Vector};
 use crate::service::ledger::LogChunk;
 use crate::time::Now;
-use crate::wire::heartbeat::{Heartbeat, HostRecord, HostView, Life, PrimaryStatus, ProcessRecord};
+use crate::wire::heartbeat::{Fitness, Heartbeat, HostRecord, HostView, Life, PrimaryStatus, ProcessRecord};
 use crate::wire::peer::PeerMessage;
 
 /// A relay's time in office.
@@ -93,24 +93,28 @@ impl Node {
         }
     }
 
-    /// As the relay: a receiver answers.
-    pub(crate) fn on_receiver(&mut self, now: Now, from: ProcessId, message: PeerMessage, out: &mut Outputs) {
+    /// As the relay: a receiver says what it holds.
+    pub(crate) fn on_held(&mut self, now: Now, from: ProcessId, stream: u64, vector: Vector, out: &mut Outputs) {
         let Some(relay) = &mut self.relay else { return };
         let reads = &mut Numbers(&mut self.next_read);
-        match message {
-            PeerMessage::Held { stream, vector, .. } => {
-                let copy = vector.clone();
-                let Some(host) = relay.source.on_held(now.mono, from, stream, vector, reads, out) else { return };
-                if let Some(primary) = self.elections.serve.leader() {
-                    let message = PeerMessage::Copies { host, vector: copy };
-                    out.push(Output::Send { to: primary, message });
-                }
-            }
-            PeerMessage::Closed { stream } => relay.source.on_closed(now.mono, from, stream),
-            PeerMessage::SnapshotHeld { stream } => {
-                relay.source.on_snapshot_held(now.mono, from, stream, reads, out);
-            }
-            other => debug_assert!(false, "not a receiver's: {other:?}"),
+        let copy = vector.clone();
+        let Some(host) = relay.source.on_held(now.mono, from, stream, vector, reads, out) else { return };
+        if let Some(primary) = self.elections.serve.leader() {
+            out.push(Output::Send { to: primary, message: PeerMessage::Copies { host, vector: copy } });
+        }
+    }
+
+    /// As the relay: a receiver lost the stream.
+    pub(crate) fn on_stream_closed(&mut self, now: Now, from: ProcessId, stream: u64) {
+        if let Some(relay) = &mut self.relay {
+            relay.source.on_closed(now.mono, from, stream);
+        }
+    }
+
+    /// As the relay: a receiver has a chunk of the snapshot.
+    pub(crate) fn on_snapshot_held(&mut self, now: Now, from: ProcessId, stream: u64, out: &mut Outputs) {
+        if let Some(relay) = &mut self.relay {
+            relay.source.on_snapshot_held(now.mono, from, stream, &mut Numbers(&mut self.next_read), out);
         }
     }
 
@@ -240,8 +244,7 @@ impl Node {
             relaying: self.elections.relay.leader(),
             directing: self.own_director(now),
             epoch: self.elections.serve.epoch(),
-            ready: false,
-            writable: true,
+            fitness: Fitness::CatchingUp,
             sessions: 0,
             vector: Vector::new(),
             digest: crate::id::Digest::default(),
@@ -251,8 +254,7 @@ impl Node {
             processes: self.process_records(),
         };
         if let Some(status) = status {
-            record.ready = status.ready;
-            record.writable = status.writable;
+            record.fitness = status.fitness;
             record.sessions = status.sessions;
             record.vector = status.vector;
             record.digest = status.digest;

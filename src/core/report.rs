@@ -4,39 +4,39 @@ use crate::core::node::Node;
 use crate::id::{HostId, Vector};
 use crate::time::Now;
 use crate::wire::client::{ClusterStatus, HostStatus, ProcessStatus};
-use crate::wire::heartbeat::{Duty, HostRecord, Life};
+use crate::wire::heartbeat::{Duty, Fitness, HostRecord, HostView, Life};
 
 impl Node {
     /// The whole cluster as this process knows it.
     pub(crate) fn cluster_status(&mut self, now: Now) -> ClusterStatus {
-        let records = self.records(now);
+        let views = self.host_views(now);
         let mut everything = Vector::new();
-        for (record, _) in &records {
-            everything.merge(&record.vector);
+        for view in &views {
+            everything.merge(&view.record.vector);
         }
         let mut hosts = Vec::new();
         let mut alarms = Vec::new();
         for spec in self.config.topology.hosts.clone() {
-            let known = records.iter().find(|(record, _)| record.host == spec.id);
+            let known = views.iter().find(|view| view.record.host == spec.id);
             let status = self.host_status(spec.id, known, &everything);
-            self.host_alarms(&status, known.map(|(record, _)| record), &mut alarms);
+            self.host_alarms(&status, known.map(|view| &view.record), &mut alarms);
             hosts.push(status);
         }
         let masters = self.config.topology.has_masters();
         if masters && hosts.iter().all(|host| host.directing.is_none()) {
             alarms.push("no master directs: any process answers clients meanwhile".into());
         }
-        self.digest_alarms(&records, &mut alarms);
+        digest_alarms(&views, &mut alarms);
         for (host, skew) in self.people.skewed() {
             alarms.push(format!("the clock of {host} differs from {}'s by {} ms", self.host, skew / 1_000));
         }
         ClusterStatus { cluster: self.config.topology.cluster.clone(), alarms, hosts }
     }
 
-    fn host_status(&self, name: HostId, known: Option<&(HostRecord, bool)>, everything: &Vector) -> HostStatus {
+    fn host_status(&self, name: HostId, known: Option<&HostView>, everything: &Vector) -> HostStatus {
         let spec = self.config.topology.host(name).map(|spec| spec.processes.clone()).unwrap_or_default();
-        let up = known.is_some_and(|(_, up)| *up);
-        let record = known.map(|(record, _)| record);
+        let up = known.is_some_and(|view| view.up);
+        let record = known.map(|view| &view.record);
         let live = record.filter(|_| up);
         let duties = |id| {
             let held = |holder: Option<_>| holder == Some(id);
@@ -100,21 +100,20 @@ impl Node {
         if record.topology != self.config.topology_hash {
             alarms.push(format!("{name} runs with another topology file than {}", self.host));
         }
-        if !record.writable {
-            alarms.push(format!("the disk of {name} is full: free some space"));
-        }
-        if record.serving.is_some() && !record.ready {
-            alarms.push(format!("{name} is catching up"));
+        match record.fitness {
+            Fitness::DiskFull => alarms.push(format!("the disk of {name} is full: free some space")),
+            Fitness::CatchingUp if record.serving.is_some() => alarms.push(format!("{name} is catching up")),
+            Fitness::CatchingUp | Fitness::Ready => {}
         }
     }
+}
 
-    /// Hosts that hold the same entries must hold the same state.
-    fn digest_alarms(&self, records: &[(HostRecord, bool)], alarms: &mut Vec<String>) {
-        for (index, (one, _)) in records.iter().enumerate() {
-            for (other, _) in &records[index + 1..] {
-                if !one.vector.is_empty() && one.vector == other.vector && one.digest != other.digest {
-                    alarms.push(format!("{} and {} hold the same entries and different state", one.host, other.host));
-                }
+/// Hosts that hold the same entries must hold the same state.
+fn digest_alarms(views: &[HostView], alarms: &mut Vec<String>) {
+    for (index, HostView { record: one, .. }) in views.iter().enumerate() {
+        for HostView { record: other, .. } in &views[index + 1..] {
+            if !one.vector.is_empty() && one.vector == other.vector && one.digest != other.digest {
+                alarms.push(format!("{} and {} hold the same entries and different state", one.host, other.host));
             }
         }
     }

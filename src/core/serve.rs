@@ -22,10 +22,10 @@ use crate::core::sink::SnapshotPart;
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Epoch, HostId, Origin, ProcessId, Vector};
 use crate::limits;
-use crate::service::ledger::{Committed, Standing, Write, WriteId};
-use crate::time::{Instant, Now};
+use crate::service::ledger::{Committed, EntryRun, Standing, Write, WriteId};
+use crate::time::{Hlc, Instant, Now};
 use crate::wire::client::ServerFrame;
-use crate::wire::heartbeat::{Life, PrimaryStatus};
+use crate::wire::heartbeat::{Fitness, Life, PrimaryStatus};
 use crate::wire::peer::PeerMessage;
 
 /// How far this process is from serving.
@@ -104,8 +104,12 @@ impl Term {
     }
 
     /// Whether clients should be sent here.
-    pub(crate) fn ready(&self, now: Now) -> bool {
-        self.settled() && (self.primary.standing().vector.covers(&self.wants) || now.mono >= self.ready_by)
+    fn fitness(&self, now: Now) -> Fitness {
+        if !self.primary.writable() {
+            return Fitness::DiskFull;
+        }
+        let caught_up = self.primary.standing().vector.covers(&self.wants) || now.mono >= self.ready_by;
+        if self.settled() && caught_up { Fitness::Ready } else { Fitness::CatchingUp }
     }
 }
 
@@ -302,8 +306,7 @@ impl Node {
         let standing = term.primary.standing();
         Some(PrimaryStatus {
             epoch: term.primary.epoch(),
-            ready: term.ready(now),
-            writable: term.primary.writable(),
+            fitness: term.fitness(now),
             sessions: self.people.sessions(),
             vector: standing.vector.clone(),
             digest: standing.digest,
@@ -342,34 +345,35 @@ impl Node {
         }
     }
 
-    /// Entries and snapshots of other hosts' relays.
-    pub(crate) fn on_replication(&mut self, from: ProcessId, message: PeerMessage, out: &mut Outputs) {
-        let Some(term) = self.serving.term_mut().filter(|term| term.settled()) else {
-            if let PeerMessage::Open { stream }
-            | PeerMessage::Batch { stream, .. }
-            | PeerMessage::Snapshot { stream, .. }
-            | PeerMessage::SnapshotDone { stream, .. } = message
-            {
-                out.push(Output::Send { to: from, message: PeerMessage::Closed { stream } });
-            }
-            return;
-        };
-        let (epoch, vector) = (term.primary.epoch(), term.primary.standing().vector.clone());
-        let (sink, writes) = term.primary.sink();
-        match message {
-            PeerMessage::Open { stream } => sink.on_open(from, stream, epoch, &vector, out),
-            PeerMessage::Batch { stream, hlc, run } => {
-                sink.on_batch(from, stream, run, writes, out);
-                self.hlc = self.hlc.max(hlc);
-            }
-            PeerMessage::Snapshot { stream, chunk } => {
-                sink.on_snapshot(from, stream, SnapshotPart::Rows(chunk), writes, out);
-            }
-            PeerMessage::SnapshotDone { stream, vector } => {
-                sink.on_snapshot(from, stream, SnapshotPart::Done(vector), writes, out);
-            }
-            other => debug_assert!(false, "not replication: {other:?}"),
+    /// This term, if it takes in what other hosts send; else their relay is told to look again.
+    fn receiving(&mut self, from: ProcessId, stream: u64, out: &mut Outputs) -> Option<&mut Term> {
+        let term = self.serving.term_mut().filter(|term| term.settled());
+        if term.is_none() {
+            out.push(Output::Send { to: from, message: PeerMessage::Closed { stream } });
         }
+        term
+    }
+
+    /// Another host's relay asks where this host stands.
+    pub(crate) fn on_open(&mut self, from: ProcessId, stream: u64, out: &mut Outputs) {
+        let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
+        let (epoch, vector) = (primary.epoch(), primary.standing().vector.clone());
+        primary.sink.on_open(from, stream, epoch, &vector, out);
+    }
+
+    /// Another host's relay sends entries.
+    pub(crate) fn on_batch(&mut self, from: ProcessId, stream: u64, hlc: Hlc, run: EntryRun, out: &mut Outputs) {
+        self.hlc = self.hlc.max(hlc);
+        let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
+        let (sink, writes) = primary.sink();
+        sink.on_batch(from, stream, run, writes, out);
+    }
+
+    /// Another host's relay sends a part of a snapshot.
+    pub(crate) fn on_snapshot_part(&mut self, from: ProcessId, stream: u64, part: SnapshotPart, out: &mut Outputs) {
+        let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
+        let (sink, writes) = primary.sink();
+        sink.on_snapshot(from, stream, part, writes, out);
     }
 
     /// SIGTERM: hand the duties over and leave.

@@ -106,6 +106,7 @@ impl NodeEndpoint {
         let (sender, accepted) = mpsc::channel(ACCEPTED_WAITING_MAX);
         let expected = Arc::new(OnceLock::new());
         let accepting = accept_all(endpoint.clone(), sender, Arc::clone(&expected));
+        #[expect(clippy::disallowed_methods, reason = "its handle ends it with the endpoint")]
         let acceptor = AbortOnDropHandle::new(tokio::spawn(accepting));
         Ok(Self {
             endpoint,

@@ -1,5 +1,7 @@
 //! Endpoints on this machine, honest ones and others.
 
+#![expect(clippy::disallowed_methods, reason = "each test owns its tasks and threads, and bounds its own time")]
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;

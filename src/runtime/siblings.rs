@@ -203,10 +203,8 @@ mod tests {
 
     async fn next(events: &mut mpsc::Receiver<Event>) -> Input {
         let event = tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap().unwrap();
-        match event {
-            Event::Input(input) => input,
-            other => panic!("{other:?}"),
-        }
+        let Event::Input(input) = event else { panic!("{event:?}") };
+        input
     }
 
     #[tokio::test]

@@ -179,10 +179,12 @@ mod tests {
         let mut answers = Vec::new();
         while answers.len() < 4 {
             let event = tokio::time::timeout(Duration::from_secs(5), inbox.recv()).await.unwrap().unwrap();
-            match event {
-                Event::Input(Input::EpochTaken(taken)) => answers.push((vec![], taken.is_ok())),
-                Event::Input(Input::Persisted { writes, result }) => answers.push((writes, result.is_ok())),
-                other => panic!("{other:?}"),
+            if let Event::Input(Input::Persisted { writes, result }) = event {
+                answers.push((writes, result.is_ok()));
+            } else if let Event::Input(Input::EpochTaken(taken)) = event {
+                answers.push((vec![], taken.is_ok()));
+            } else {
+                panic!("{event:?}");
             }
         }
         let expected =

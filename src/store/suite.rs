@@ -377,12 +377,25 @@ fn apply(steps: &[Step], mut put: impl FnMut(u8, Option<u8>)) {
     }
 }
 
-fn run(rows: &mut dyn RowsMut, steps: &[Step], fenced: bool) -> Result<(), Fenced> {
+/// Whether a change is let through in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fence {
+    Open,
+    Shut,
+}
+
+impl From<bool> for Fence {
+    fn from(fenced: bool) -> Self {
+        if fenced { Self::Shut } else { Self::Open }
+    }
+}
+
+fn run(rows: &mut dyn RowsMut, steps: &[Step], fence: Fence) -> Result<(), Fenced> {
     apply(steps, |key, value| match value {
         Some(value) => rows.put(Table::Edges, &[key], &[value]),
         None => rows.delete(Table::Edges, &[key]),
     });
-    if fenced { Err(Fenced { newest: Epoch(1) }) } else { Ok(()) }
+    if fence == Fence::Shut { Err(Fenced { newest: Epoch(1) }) } else { Ok(()) }
 }
 
 fn model_rows(model: &BTreeMap<u8, u8>, from: u8, to: u8) -> Found {
@@ -400,7 +413,7 @@ proptest! {
         let mut model = BTreeMap::new();
         for (steps, fenced) in &batches {
             for store in &stores {
-                assert_eq!(store.change(&mut |rows| run(rows, steps, *fenced)).is_err(), *fenced);
+                assert_eq!(store.change(&mut |rows| run(rows, steps, Fence::from(*fenced))).is_err(), *fenced);
             }
             if !fenced {
                 apply(steps, |key, value| match value {
@@ -426,12 +439,12 @@ proptest! {
     ) {
         let (store, wanted) = (FaultyStore::new(), FaultyStore::new());
         for (steps, fenced) in &synced {
-            let _ = store.write_volatile(|rows| run(rows, steps, *fenced));
-            let _ = wanted.change(&mut |rows| run(rows, steps, *fenced));
+            let _ = store.write_volatile(|rows| run(rows, steps, Fence::from(*fenced)));
+            let _ = wanted.change(&mut |rows| run(rows, steps, Fence::from(*fenced)));
         }
         store.sync().unwrap();
         for (steps, fenced) in &unsynced {
-            let _ = store.write_volatile(|rows| run(rows, steps, *fenced));
+            let _ = store.write_volatile(|rows| run(rows, steps, Fence::from(*fenced)));
         }
         let look = |store: &FaultyStore| {
             let mut found = Vec::new();

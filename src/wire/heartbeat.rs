@@ -40,6 +40,17 @@ pub struct ProcessRecord {
     pub pid: u32,
 }
 
+/// Whether a primary can do for clients what they ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Fitness {
+    /// It can.
+    Ready,
+    /// It lacks entries that other hosts have, and is fetching them.
+    CatchingUp,
+    /// It had no room when it last tried to write.
+    DiskFull,
+}
+
 /// The status of a host, as its relay composes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRecord {
@@ -57,10 +68,8 @@ pub struct HostRecord {
     pub directing: Option<ProcessId>,
     /// The primary's epoch.
     pub epoch: Epoch,
-    /// Whether the primary has caught up and clients may be sent here.
-    pub ready: bool,
-    /// Whether the primary could write when it last tried (a full disk cannot).
-    pub writable: bool,
+    /// Whether clients may be sent to the primary.
+    pub fitness: Fitness,
     /// Clients logged in.
     pub sessions: u32,
     /// What the host holds durably.
@@ -82,10 +91,8 @@ pub struct HostRecord {
 pub struct PrimaryStatus {
     /// Its epoch.
     pub epoch: Epoch,
-    /// Whether it has caught up.
-    pub ready: bool,
-    /// Whether it could write when it last tried.
-    pub writable: bool,
+    /// Whether clients may be sent to it.
+    pub fitness: Fitness,
     /// Clients logged in.
     pub sessions: u32,
     /// What it holds durably.

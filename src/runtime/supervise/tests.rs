@@ -1,3 +1,5 @@
+//! The supervisor with shell scripts for children: starts, restarts, ends, and what is told of them.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
