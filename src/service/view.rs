@@ -40,6 +40,13 @@ impl View<'_> {
         }
     }
 
+    /// Whether a post of this stamp was in the follower's timeline, by the edges that are shown: the last turn before it
+    /// was a join.
+    pub(super) fn had_joined(&self, follower: UserId, followee: UserId, post: Stamp) -> bool {
+        let edge = self.find_edge(follower, followee, |stamp, row| stamp < post && self.shows(stamp, &row.born));
+        edge.is_some_and(|(_, row)| row.turn == Turn::Join)
+    }
+
     fn find_edge(
         &self,
         follower: UserId,

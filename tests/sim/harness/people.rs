@@ -142,6 +142,7 @@ impl World {
             self.begin_call(person);
         }
         if self.people[person].call.is_none() {
+            self.look_after_feed(person);
             self.tick_after(person, 100_000);
             return;
         }
@@ -159,6 +160,16 @@ impl World {
             }
         }
         self.tick_after(person, 150_000);
+    }
+
+    /// Whoever waits for nothing but a feed looks for another way when it is silent, as for a call.
+    fn look_after_feed(&mut self, person: usize) {
+        let Some(state) = &self.people[person].feed else { return };
+        let told = state.open.is_some() && self.people[person].conn.is_some_and(|conn| self.answers(conn));
+        if !told {
+            self.hang_up(person);
+            self.seek(person);
+        }
     }
 
     /// Whether the process at the other end still acknowledges packets.
@@ -181,7 +192,8 @@ impl World {
         let id: RequestId = id.parse().unwrap();
         if let Want::Post { text } = &want {
             let parent = text.split_once("re:").and_then(|(_, parent)| parent.parse().ok());
-            let facts = PostFacts { author: person, text: text.clone(), parent, entries: BTreeMap::new() };
+            let facts =
+                PostFacts { author: person, text: text.clone(), parent, orphaned: false, entries: BTreeMap::new() };
             self.posts.insert(id.clone(), facts);
         }
         let ack = match self.dice.between(0, 20) {
@@ -288,6 +300,11 @@ impl World {
         let token = call.reduced.clone().unwrap_or(seen);
         (call.number, call.tried_at, call.token) = (number, Some(clock), token.clone());
         let (id, ack, want) = (call.id.clone(), call.ack, call.want.clone());
+        if call.reduced.is_some()
+            && let Some(facts) = self.posts.get_mut(&id)
+        {
+            facts.orphaned = true;
+        }
         let body = self.body(person, want, id, ack);
         let request = Request { number, token, body };
         self.tell(conn, |client| Input::Client { client, request });
