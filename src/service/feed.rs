@@ -10,7 +10,7 @@ use crate::id::{FeedId, Origin, Seq, UserId, Vector};
 use crate::limits;
 use crate::service::entry::{Entry, Op, Stamp};
 use crate::service::query::ShownPost;
-use crate::service::records::{self, Kind, PostRow};
+use crate::service::records::{self, Kind, Known, PostRow};
 use crate::service::rows::{Rows, Table, Walk};
 use crate::service::timeline::{self, Authors};
 use crate::service::view::View;
@@ -196,22 +196,27 @@ impl<'a> Told<'a> {
     }
 
     /// Posts that were made after this join and arrived before it (they had their copies earlier, or it was made at
-    /// another host) are in the timeline from now on, and so are told now: late, with their own time.
+    /// another host, or again at another host before the first became known) are in the timeline from now on, and so
+    /// are told now: late, with their own time.
     fn tell_join(&mut self, entry: &Entry, followee: UserId) -> usize {
-        let row = records::request(self.view.rows, entry.user, &entry.request);
-        let first = row.as_ref().and_then(|row| row.entries.first()).map(|first| first.stamp());
-        let known = row.as_ref().is_some_and(|row| row.entries.iter().any(|known| self.reached.holds(known.id())));
+        let rows = self.view.rows;
         let before = self.reached.clone();
         self.reached.raise(entry.id.origin, entry.id.seq);
         self.listeners.remove(&followee);
-        let Some(indexes) = self.by_user.get(&entry.user).filter(|_| !known && entry.user != followee) else {
+        let Some(indexes) = self.by_user.get(&entry.user).filter(|_| entry.user != followee) else { return 0 };
+        let Some(row) = records::request(rows, entry.user, &entry.request) else { return 0 };
+        let (now, then) = (View { rows, shown: &self.reached }, View { rows, shown: &before });
+        let current = now.edge(entry.user, followee).map(|(stamp, _)| stamp);
+        let (since, until) = (row.first_in(&self.reached), row.first_in(&before));
+        let Some(since) = since.filter(|_| current == row.entries.first().map(Known::stamp) && since != until) else {
             return 0;
         };
-        let rows = self.view.rows;
-        let (now, then) = (View { rows, shown: &self.reached }, View { rows, shown: &before });
-        let Some(joined) = now.join_stamp(entry.user, followee).filter(|stamp| Some(*stamp) == first) else { return 0 };
-        let missed = timeline::newest_after(now, followee, joined, limits::FEED_LATE_POSTS_MAX);
-        let missed = missed.into_iter().filter(|found| !then.had_joined(entry.user, followee, found.stamp));
+        let was_told = |post: Stamp| match until {
+            Some(until) => post > until,
+            None => then.had_joined(entry.user, followee, post),
+        };
+        let missed = timeline::newest_after(now, followee, since, limits::FEED_LATE_POSTS_MAX);
+        let missed = missed.into_iter().filter(|found| !was_told(found.stamp));
         let mut lines: Vec<ShownPost> =
             missed.filter_map(|found| timeline::line(now, &found, &mut self.authors)).collect();
         // Whoever goes on from any but the last is told all of them again: never one too few.

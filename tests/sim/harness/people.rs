@@ -59,6 +59,9 @@ pub(crate) struct FeedState {
     /// Shown before the feed began.
     pub(crate) before: BTreeSet<RequestId>,
     pub(crate) told: BTreeSet<RequestId>,
+    /// The host that tells it lacked what was told elsewhere: it cannot know a post by its other entry there, and the
+    /// client library sorts that out by the post's id.
+    pub(crate) lacking: bool,
 }
 
 /// What a connection is for.
@@ -348,9 +351,13 @@ impl World {
         let slow = if self.dice.chance(50) { self.dice.between(0, 200_000) } else { 100 };
         let life = self.procs[proc].life;
         self.after(slow, Event::Input { proc, life, input: Box::new(Input::FeedWritten { feed }) });
-        let Some((conn, _)) = self.feeds.get(&feed) else { return };
+        let Some((conn, person)) = self.feeds.get(&feed).copied() else { return };
+        let held = self.disks[self.procs[proc].host].vector();
+        if let Some(state) = self.people[person].feed.as_mut() {
+            state.lacking |= !held.covers(&state.cursor);
+        }
         let clock = self.clock;
-        let Some(conn) = self.conns.get_mut(conn) else { return };
+        let Some(conn) = self.conns.get_mut(&conn) else { return };
         conn.down = (conn.down + 1).max(clock + delay);
         let at = conn.down;
         self.at(at, Event::FeedFrame { feed, frame: Box::new(frame) });
@@ -362,7 +369,7 @@ impl World {
         let feed = FeedId(self.fresh_id());
         let token = self.people[person].token.clone();
         let Some(state) = self.people[person].feed.as_mut().filter(|state| state.open.is_none()) else { return };
-        state.open = Some(feed);
+        (state.open, state.lacking) = (Some(feed), false);
         let since = state.cursor.clone();
         self.feeds.insert(feed, (conn, person));
         self.tell(conn, |client| Input::FeedOpened { client, feed, token, since });
