@@ -1,0 +1,232 @@
+//! A cluster of its own: a folder, ports, a topology, and one `gaggle up` or one for each host.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use gaggle::client::{CertBook, Entrance};
+use gaggle::topology::Topology;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+
+use super::cli::{self, Ended, GAGGLE};
+use super::keeper::Up;
+use super::ports::Ports;
+use super::status::Status;
+use super::{LOOK, PATIENCE};
+
+/// The reference topology, whose ports are replaced.
+const LENSS: &str = include_str!("../../../topology/lenss.toml");
+pub(crate) const HOSTS: [&str; 3] = ["lenss1", "lenss3", "lenss4"];
+
+/// How many commands start the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ups {
+    /// One for all hosts, as on one machine.
+    One,
+    /// One for each host, as on three machines: a host can stay down.
+    ForEachHost,
+}
+
+impl Ups {
+    fn groups(self) -> Vec<&'static [&'static str]> {
+        match self {
+            Self::One => vec![&HOSTS],
+            Self::ForEachHost => HOSTS.chunks(1).collect(),
+        }
+    }
+}
+
+/// The reference topology on ports of its own. Dropping it ends every process.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    // In this order: processes end before their folder goes, and the ports after both.
+    ups: BTreeMap<&'static str, Up>,
+    folder: TempDir,
+    ports: Ports,
+    how: Ups,
+}
+
+impl Cluster {
+    /// Starts it and waits until it is ready, and healthy by its own account.
+    pub(crate) async fn start(how: Ups) -> Self {
+        let mut cluster = Self::prepare(how);
+        cluster.start_again().await;
+        cluster
+    }
+
+    /// All but its processes.
+    pub(crate) fn prepare(how: Ups) -> Self {
+        let (ports, folder) = (Ports::reserve(), TempDir::with_prefix("gaggle-it-").unwrap());
+        let cluster = Self { ups: BTreeMap::new(), folder, ports, how };
+        std::fs::write(cluster.topology(), cluster.lenss()).unwrap();
+        cluster
+    }
+
+    /// The reference topology with this cluster's ports and folders.
+    pub(crate) fn lenss(&self) -> String {
+        let mut text = LENSS.replace("\"../", "\"");
+        for number in 1..=10 {
+            text = text.replace(&format!("\"127.0.0.1:{}\"", 6_000 + number), &format!("\"{}\"", self.addr(number)));
+        }
+        text
+    }
+
+    /// The address of the process with this number (W5 has 5).
+    pub(crate) fn addr(&self, number: u16) -> String {
+        format!("127.0.0.1:{}", self.ports.get(number))
+    }
+
+    pub(crate) fn path(&self, inner: &str) -> PathBuf {
+        self.folder.path().join(inner)
+    }
+
+    pub(crate) fn topology(&self) -> PathBuf {
+        self.path("lenss.toml")
+    }
+
+    /// Starts whatever was started and does not run.
+    pub(crate) async fn start_again(&mut self) {
+        for hosts in self.how.groups() {
+            self.begin(hosts);
+        }
+        for up in self.ups.values() {
+            tokio::task::block_in_place(|| up.wait_ready(PATIENCE));
+        }
+        self.wait("healthy", Status::is_healthy).await;
+    }
+
+    /// Starts one host's processes, which were ended before, without waiting for them.
+    pub(crate) fn start_host(&mut self, host: &'static str) {
+        let group = self.how.groups().into_iter().find(|group| *group == [host]);
+        self.begin(group.expect("a cluster with an `up` for each host"));
+    }
+
+    fn begin(&mut self, hosts: &'static [&'static str]) {
+        let log = self.path(&format!("{}.log", hosts[0]));
+        let topology = self.topology();
+        self.ups.entry(hosts[0]).or_insert_with(|| Up::start(&topology, hosts, log));
+    }
+
+    /// SIGTERM to every `up`: all processes say goodbye.
+    pub(crate) fn stop(&mut self) {
+        let ups = std::mem::take(&mut self.ups);
+        for up in ups.values() {
+            up.signal(Signal::TERM);
+        }
+        for up in ups.into_values() {
+            assert_eq!(tokio::task::block_in_place(|| up.wait(PATIENCE)), Some(0));
+        }
+        self.ports.wait_until_free();
+    }
+
+    /// Kills everything at once, the commands that started it included.
+    pub(crate) fn kill_all(&mut self) {
+        let ups = std::mem::take(&mut self.ups);
+        for up in ups.values() {
+            up.signal(Signal::KILL);
+        }
+        drop(ups);
+        self.ports.wait_until_free();
+    }
+
+    /// Takes a host's power away: all its processes are stopped first, so that none sees the others die.
+    pub(crate) async fn kill_host(&mut self, host: &str) {
+        let pids = self.pids_of(host).await;
+        for pid in &pids {
+            signal(*pid, Signal::STOP);
+        }
+        if self.how == Ups::ForEachHost {
+            let up = self.ups.remove(host).unwrap();
+            up.signal(Signal::KILL);
+        }
+        for pid in pids {
+            // Its `up`, if that was killed, has taken it along by now.
+            let _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+        }
+    }
+
+    pub(crate) async fn pids_of(&self, host: &str) -> Vec<i32> {
+        let status = self.wait("known pids", |status| status.processes().all(|process| process.up)).await;
+        status.host(host).processes.iter().map(|process| process.pid).collect()
+    }
+
+    /// A command with this cluster, and its profiles, in its environment.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(GAGGLE);
+        command.args(arguments).env("GAGGLE_TOPOLOGY", self.topology()).env("GAGGLE_HOME", self.path("home"));
+        command.env_remove("GAGGLE_AS").current_dir(self.folder.path());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) async fn gaggle(&self, arguments: &[&str]) -> Ended {
+        cli::run(&mut self.command(arguments), "").await
+    }
+
+    /// What `gaggle status --json` says; none if nobody answers.
+    pub(crate) async fn status(&self) -> Option<Status> {
+        let mut command = self.command(&["status", "--json", "--timeout", "3"]);
+        let ended = cli::run(command.env("GAGGLE_HOME", self.path("nobody")), "").await;
+        match ended.status {
+            Some(0 | 8) => Some(serde_json::from_str(&ended.out).unwrap()),
+            Some(6 | 7) => None,
+            _ => panic!("{ended:?}"),
+        }
+    }
+
+    /// Waits until the status is so.
+    pub(crate) async fn wait(&self, what: &str, is_so: impl Fn(&Status) -> bool) -> Status {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status().await;
+            if let Some(status) = status.as_ref().filter(|status| is_so(status)) {
+                return status.clone();
+            }
+            assert!(Instant::now() < deadline, "not {what} in time: {status:#?}");
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until nothing is wrong and all hosts hold the same.
+    pub(crate) async fn wait_converged(&self) -> Status {
+        self.wait("converged", |status| status.is_healthy() && status.is_converged()).await
+    }
+
+    /// The ways in, masters first, as the topology file has them.
+    pub(crate) fn entrances(&self) -> Vec<Entrance> {
+        let text = std::fs::read_to_string(self.topology()).unwrap();
+        let topology = Topology::parse(&text, "lenss.toml").unwrap();
+        let book = CertBook::load(&self.folder.path().join(&topology.certs)).unwrap();
+        topology
+            .processes()
+            .map(|process| Entrance { id: process.id, addr: process.addr, key: book.key(process.id).unwrap() })
+            .collect()
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (name, up) in &self.ups {
+                eprintln!("--- the last lines of {name} and others\n{}", up.log_tail());
+            }
+            if std::env::var_os("GAGGLE_IT_KEEP").is_some() {
+                self.folder.disable_cleanup(true);
+                eprintln!("kept: {}", self.folder.path().display());
+            }
+        }
+        self.ups.clear();
+        self.ports.wait_until_free();
+    }
+}
+
+/// Sends a signal to a process of the cluster.
+pub(crate) fn signal(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}

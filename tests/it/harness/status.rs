@@ -1,0 +1,60 @@
+//! `gaggle status --json`, read as a script would read it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) degraded: bool,
+    pub(crate) alarms: Vec<String>,
+    pub(crate) hosts: Vec<Host>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    pub(crate) serving: Option<String>,
+    pub(crate) relaying: Option<String>,
+    pub(crate) directing: Option<String>,
+    pub(crate) epoch: u64,
+    pub(crate) sessions: u32,
+    pub(crate) digest: String,
+    pub(crate) entries: u64,
+    pub(crate) vector: BTreeMap<String, u64>,
+    pub(crate) processes: Vec<Process>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) id: String,
+    pub(crate) up: bool,
+    pub(crate) life: String,
+    pub(crate) pid: i32,
+}
+
+impl Status {
+    pub(crate) fn host(&self, name: &str) -> &Host {
+        self.hosts.iter().find(|host| host.name == name).unwrap()
+    }
+
+    pub(crate) fn process(&self, id: &str) -> &Process {
+        self.processes().find(|process| process.id == id).unwrap()
+    }
+
+    pub(crate) fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.hosts.iter().flat_map(|host| &host.processes)
+    }
+
+    /// Whether nothing is wrong.
+    pub(crate) fn is_healthy(&self) -> bool {
+        !self.degraded
+    }
+
+    /// Whether all hosts hold the same entries and the same state.
+    pub(crate) fn is_converged(&self) -> bool {
+        let first = &self.hosts[0];
+        self.hosts.iter().all(|host| host.vector == first.vector && host.digest == first.digest)
+    }
+}
