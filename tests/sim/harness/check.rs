@@ -81,8 +81,7 @@ impl World {
                 }
             }
         }
-        let directors = self.holders(Duty::Direct, |_| true);
-        if directors.len() != 1 {
+        if let Some(directors) = self.directors_astray() {
             return Some(format!("the directors are {directors:?}"));
         }
         if let Some((index, person)) = self.people.iter().enumerate().find(|(_, person)| person.call.is_some()) {
@@ -97,6 +96,16 @@ impl World {
             return Some(format!("host {host} differs from host 0: {standings:#?}"));
         }
         None
+    }
+
+    /// One master directs; in a cluster without masters, one process of each host.
+    fn directors_astray(&self) -> Option<Vec<gaggle::id::ProcessId>> {
+        let groups: Vec<Vec<gaggle::id::ProcessId>> = if self.topology.has_masters() {
+            vec![self.holders(Duty::Direct, |_| true)]
+        } else {
+            (0..self.disks.len()).map(|host| self.holders(Duty::Direct, |at| at == host)).collect()
+        };
+        groups.into_iter().find(|group| group.len() != 1)
     }
 
     fn holders(&self, duty: Duty, at: impl Fn(usize) -> bool) -> Vec<gaggle::id::ProcessId> {

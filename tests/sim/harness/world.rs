@@ -26,6 +26,9 @@ const WALL_START: u64 = 1_700_000_000_000_000;
 /// Timeouts that one process may have in a millisecond; more is a timer that spins.
 const TIMEOUTS_PER_MS_MAX: u32 = 500;
 
+/// Events of one simulation; ordinary runs have a tenth of it.
+const EVENTS_MAX: u64 = 3_000_000;
+
 /// What will happen.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -259,6 +262,10 @@ impl World {
         let event = entry.remove();
         self.clock = at;
         self.counts.events += 1;
+        if self.counts.events > EVENTS_MAX {
+            self.fail(format!("more than {EVENTS_MAX} events: something goes round in circles"));
+            return false;
+        }
         self.fold(at ^ serial.rotate_left(32));
         self.happen(event);
         true
