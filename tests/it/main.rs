@@ -8,5 +8,8 @@
 #![expect(clippy::expect_used, reason = "test code: what fails here fails the test")]
 #![expect(clippy::panic, reason = "test code: what fails here fails the test")]
 
+mod crowd;
 mod harness;
+mod hosts;
+mod kills;
 mod talk;

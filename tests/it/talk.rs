@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Chat, Cluster, Ups};
+use crate::harness::{Chat, Cluster, Ups, cli};
 
 fn names(list: &Value, part: &str) -> Vec<String> {
     list[part].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
@@ -56,15 +56,13 @@ async fn who_joins_late_sees_what_comes_from_then_on_and_chat_begins_with_the_la
     cluster.gaggle(&["login", "bob", "--via", "lenss4"]).await;
     let post = |numbers: std::ops::RangeInclusive<u32>| {
         let lines = numbers.map(|number| format!("{number}\n")).collect::<String>();
-        let mut command = cluster.command(&["post", "-", "--as", "ann", "--via", "lenss3"]);
-        async move { assert_eq!(crate::harness::cli::run(&mut command, &lines).await.status, Some(0)) }
+        let mut command = cluster.command(&["post", "-", "--as", "ann", "--via", "lenss3", "--ack", "all"]);
+        async move { assert_eq!(cli::run(&mut command, &lines).await.status, Some(0)) }
     };
+    // All hosts have seen the tenth before he joins: else it might come after his join.
     post(1..=10).await;
-    // Bob's host must have seen the tenth before he joins, or it would come after his join.
-    cluster.wait_converged().await;
     cluster.gaggle(&["join", "ann", "--as", "bob", "--json"]).await.json();
     post(11..=40).await;
-    cluster.wait_converged().await;
     let whole = cluster.gaggle(&["timeline", "--as", "bob", "--via", "lenss4", "--json", "-n", "100"]).await.out;
     let first: Value = serde_json::from_str(whole.lines().next().unwrap()).unwrap();
     assert_eq!((whole.lines().count(), &first["text"]), (30, &json!("11")));

@@ -1,9 +1,10 @@
 //! A cluster of its own: a folder, ports, a topology, and one `gaggle up` or one for each host.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use gaggle::client::{CertBook, Entrance};
+use gaggle::id::Vector;
 use gaggle::topology::Topology;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -189,9 +190,11 @@ impl Cluster {
         }
     }
 
-    /// Waits until nothing is wrong and all hosts hold the same.
-    pub(crate) async fn wait_converged(&self) -> Status {
-        self.wait("converged", |status| status.is_healthy() && status.is_converged()).await
+    /// Waits until nothing is wrong and all hosts hold the same, at least all of this: what one process knows of
+    /// others may be a second old.
+    pub(crate) async fn wait_converged(&self, vector: &Vector) -> Status {
+        let held = |status: &Status| vector.iter().all(|(origin, seq)| status.hosts[0].seq(origin) >= seq.0);
+        self.wait("converged", |status| status.is_healthy() && status.is_converged() && held(status)).await
     }
 
     /// The ways in, masters first, as the topology file has them.
@@ -203,10 +206,6 @@ impl Cluster {
             .processes()
             .map(|process| Entrance { id: process.id, addr: process.addr, key: book.key(process.id).unwrap() })
             .collect()
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 

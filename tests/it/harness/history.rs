@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gaggle::client::ShownPost;
-use gaggle::id::RequestId;
+use gaggle::client::{ShownPost, Written};
+use gaggle::id::{RequestId, Vector};
 use tokio::time::Instant;
 
 /// How a post was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// With so many copies.
-    Acknowledged { copies: u32 },
+    /// As the server said.
+    Acknowledged(Box<Written>),
     /// The client saw an error.
     Error(String),
 }
@@ -34,8 +34,19 @@ pub(crate) struct History(pub(crate) Vec<Record>);
 impl History {
     /// The ids of what was acknowledged.
     pub(crate) fn acknowledged(&self) -> BTreeSet<RequestId> {
-        let acknowledged = self.0.iter().filter(|record| matches!(record.outcome, Outcome::Acknowledged { .. }));
+        let acknowledged = self.0.iter().filter(|record| matches!(record.outcome, Outcome::Acknowledged(_)));
         acknowledged.map(|record| record.id.clone()).collect()
+    }
+
+    /// What a host holds that has all of it.
+    pub(crate) fn vector(&self) -> Vector {
+        let mut vector = Vector::new();
+        for record in &self.0 {
+            if let Outcome::Acknowledged(written) = &record.outcome {
+                vector.raise(written.accepted.entry.origin, written.accepted.entry.seq);
+            }
+        }
+        vector
     }
 
     /// No client saw an error.
@@ -71,16 +82,21 @@ impl History {
                 return Err(format!("not in its author's order: {post:?}"));
             }
         }
-        let lost: Vec<_> = self.acknowledged().difference(&seen).cloned().collect();
-        if lost.is_empty() { Ok(()) } else { Err(format!("{} acknowledged posts are missing: {lost:?}", lost.len())) }
+        let missing =
+            |record: &&Record| matches!(record.outcome, Outcome::Acknowledged(_)) && !seen.contains(&record.id);
+        let Some(first) = self.0.iter().find(missing) else { return Ok(()) };
+        let count = self.0.iter().filter(missing).count();
+        Err(format!("{count} of {} posts are missing, the first of them: {first:?}", self.0.len()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use gaggle::client::Stamp;
-    use gaggle::id::{Origin, Seq, Vector};
+    use gaggle::id::{EntryId, Origin, Seq, UserId};
+    use gaggle::service::intake::Accepted;
     use gaggle::time::Hlc;
+    use gaggle::topology::AckLevel;
 
     use super::*;
 
@@ -97,9 +113,16 @@ mod tests {
         ShownPost { id, author: author.to_owned(), stamp, seq: Seq(1), text, cursor: Vector::new() }
     }
 
+    fn acknowledged() -> Outcome {
+        let origin = Origin { host: "h".parse().unwrap(), incarnation: 1 };
+        let (entry, name) = (EntryId { origin, seq: Seq(1) }, "ann".to_owned());
+        let accepted = Accepted { entry, hlc: Hlc(1), user: UserId([0; 16]), name };
+        Outcome::Acknowledged(Box::new(Written { accepted, copies: 2, ack: AckLevel::Peer, host: origin.host }))
+    }
+
     #[test]
     fn each_kind_of_a_bad_history_is_found() {
-        let acknowledged = Outcome::Acknowledged { copies: 2 };
+        let acknowledged = acknowledged();
         let error = Outcome::Error("x".into());
         let records = [record("ann", "1", acknowledged.clone()), record("ann", "2", acknowledged.clone())];
         let history = History([&records[..], &[record("bob", "3", acknowledged), record("bob", "4", error)]].concat());
@@ -110,7 +133,7 @@ mod tests {
         assert_eq!(check(&[("ann", "1"), ("bob", "3"), ("ann", "2")]), None);
         assert_eq!(check(&[("ann", "1"), ("ann", "2"), ("bob", "3"), ("bob", "4")]), None, "its outcome is unknown");
         let found = |text: &str| Some(text.to_owned());
-        assert_eq!(check(&[("ann", "1"), ("bob", "3")]), found("1 acknowledged posts are missing"));
+        assert_eq!(check(&[("ann", "1"), ("bob", "3")]), found("1 of 4 posts are missing, the first of them"));
         assert_eq!(check(&[("ann", "1"), ("ann", "1")]), found("shown twice"));
         assert_eq!(check(&[("ann", "2"), ("ann", "1")]), found("not in its author's order"));
         assert_eq!(check(&[("ann", "9")]), found("nobody said this"));

@@ -1,5 +1,7 @@
 //! People who post, each one post after the other, until told to stop.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gaggle::client::new_request_id;
@@ -20,6 +22,7 @@ const PACE: Duration = Duration::from_millis(20);
 pub(crate) struct Load {
     stop: CancellationToken,
     posting: JoinSet<(Person, Vec<Record>)>,
+    posted: Arc<AtomicUsize>,
     watcher: Watcher,
 }
 
@@ -30,13 +33,24 @@ impl Load {
         for number in 0..count {
             people.push(Person::login(cluster, &format!("poster-{number}")).await);
         }
-        let watcher = Watcher::start(Person::login(cluster, "watcher").await, &people).await;
+        let names: Vec<String> = people.iter().map(|person| person.name.clone()).collect();
+        let watcher = Watcher::start(Person::login(cluster, "watcher").await, &names).await;
+        let posted = Arc::new(AtomicUsize::new(0));
         let stop = CancellationToken::new();
         let mut posting = JoinSet::new();
         for person in people {
-            posting.spawn(post_until(person, stop.clone()));
+            posting.spawn(post_until(person, stop.clone(), Arc::clone(&posted)));
         }
-        Self { stop, posting, watcher }
+        Self { stop, posting, posted, watcher }
+    }
+
+    /// Waits until so many more posts were answered.
+    pub(crate) async fn wait_for_posts(&self, more: usize) {
+        let (wanted, deadline) = (self.posted.load(Ordering::Relaxed) + more, Instant::now() + PATIENCE);
+        while self.posted.load(Ordering::Relaxed) < wanted {
+            assert!(Instant::now() < deadline, "nobody gets an answer");
+            sleep(LOOK).await;
+        }
     }
 
     /// Stops, and checks the history: nobody saw an error, the feed told everything once, and every host shows the
@@ -58,7 +72,8 @@ impl Load {
 
 /// Every host must come to show this history to somebody who joined all, and all hosts in one order.
 pub(crate) async fn check_hosts(cluster: &Cluster, history: &History, reader: &Person) {
-    cluster.wait_converged().await;
+    let vector = history.vector();
+    cluster.wait_converged(&vector).await;
     let mut timelines = Vec::new();
     for host in HOSTS {
         let there = reader.again_at(cluster, host).await;
@@ -69,7 +84,7 @@ pub(crate) async fn check_hosts(cluster: &Cluster, history: &History, reader: &P
                 Ok(()) => break timelines.push((host, shown)),
                 // It may be behind for a moment, but never wrong.
                 Err(error) if error.contains("are missing") && Instant::now() < deadline => sleep(LOOK).await,
-                Err(error) => panic!("{host}: {error}"),
+                Err(error) => panic!("{host}: {error}\n{:#?}", cluster.status().await),
             }
         }
     }
@@ -79,11 +94,12 @@ pub(crate) async fn check_hosts(cluster: &Cluster, history: &History, reader: &P
     }
 }
 
-async fn post_until(person: Person, stop: CancellationToken) -> (Person, Vec<Record>) {
+async fn post_until(person: Person, stop: CancellationToken, posted: Arc<AtomicUsize>) -> (Person, Vec<Record>) {
     let mut records = Vec::new();
     while !stop.is_cancelled() {
         let record = post(&person, format!("{} says {}", person.name, records.len())).await;
         records.push(record);
+        posted.fetch_add(1, Ordering::Relaxed);
         sleep(PACE).await;
     }
     (person, records)
@@ -93,7 +109,7 @@ async fn post_until(person: Person, stop: CancellationToken) -> (Person, Vec<Rec
 pub(crate) async fn post(person: &Person, text: String) -> Record {
     let (id, called) = (new_request_id(), Instant::now());
     let outcome = match person.post(id.clone(), &text).await {
-        Ok(written) => Outcome::Acknowledged { copies: written.copies },
+        Ok(written) => Outcome::Acknowledged(Box::new(written)),
         Err(error) => Outcome::Error(error.to_string()),
     };
     Record { author: person.name.clone(), id, text, called, answered: Instant::now(), outcome }

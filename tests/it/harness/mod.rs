@@ -11,12 +11,11 @@ pub(crate) mod status;
 
 use std::time::Duration;
 
-pub(crate) use cli::{Chat, Ended};
-pub(crate) use cluster::{Cluster, Ups};
-pub(crate) use history::{History, Outcome, Record};
+pub(crate) use cli::Chat;
+pub(crate) use cluster::{Cluster, HOSTS, Ups};
+pub(crate) use history::History;
 pub(crate) use load::Load;
 pub(crate) use person::{Person, Watcher};
-pub(crate) use status::Status;
 
 /// How long any condition is waited for. Only a test that fails waits so long, so that it may be far above what a loaded
 /// machine needs.

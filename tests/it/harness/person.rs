@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use gaggle::client::{
-    Client, ClientError, ClientOptions, Identity, ListPart, ShownPost, TimelineRequest, WriteOp, Written,
+    Client, ClientError, ClientOptions, Entrance, Identity, ShownPost, TimelineRequest, WriteOp, Written,
     new_request_id,
 };
 use gaggle::id::{RequestId, Vector};
@@ -26,21 +26,26 @@ pub(crate) struct Person {
 impl Person {
     /// Registers the name, at whichever host the cluster says.
     pub(crate) async fn login(cluster: &Cluster, name: &str) -> Self {
-        Self::open(cluster, name, Identity::generate().unwrap(), None).await
+        Self::login_with(cluster.entrances(), name).await
+    }
+
+    /// As `login`, by these ways in.
+    pub(crate) async fn login_with(entrances: Vec<Entrance>, name: &str) -> Self {
+        Self::open(entrances, name, Identity::generate().unwrap(), None).await
     }
 
     /// Registers the name at this host.
     pub(crate) async fn login_at(cluster: &Cluster, name: &str, host: &str) -> Self {
-        Self::open(cluster, name, Identity::generate().unwrap(), Some(host)).await
+        Self::open(cluster.entrances(), name, Identity::generate().unwrap(), Some(host)).await
     }
 
     /// The same person on another device, at this host.
     pub(crate) async fn again_at(&self, cluster: &Cluster, host: &str) -> Self {
-        Self::open(cluster, &self.name, self.identity.clone(), Some(host)).await
+        Self::open(cluster.entrances(), &self.name, self.identity.clone(), Some(host)).await
     }
 
-    async fn open(cluster: &Cluster, name: &str, identity: Identity, via: Option<&str>) -> Self {
-        let mut options = ClientOptions::new(cluster.entrances());
+    async fn open(entrances: Vec<Entrance>, name: &str, identity: Identity, via: Option<&str>) -> Self {
+        let mut options = ClientOptions::new(entrances);
         options.identity = Some(identity.clone());
         options.via = via.map(|host| host.parse().unwrap());
         let client = Client::connect(options).await.unwrap();
@@ -55,14 +60,6 @@ impl Person {
 
     pub(crate) async fn join(&self, name: &str) {
         self.client.write(new_request_id(), WriteOp::Join { name: name.to_owned() }, None).await.unwrap();
-    }
-
-    pub(crate) async fn leave(&self, name: &str) {
-        self.client.write(new_request_id(), WriteOp::Leave { name: name.to_owned() }, None).await.unwrap();
-    }
-
-    pub(crate) async fn list(&self, part: ListPart) -> Vec<String> {
-        self.client.list(part).await.unwrap()
     }
 
     /// All of the timeline.
@@ -92,9 +89,9 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    pub(crate) async fn start(person: Person, joined: &[Person]) -> Self {
-        for other in joined {
-            person.join(&other.name).await;
+    pub(crate) async fn start(person: Person, joined: &[String]) -> Self {
+        for name in joined {
+            person.join(name).await;
         }
         let (_, cursor) = person.page().await;
         let mut feed = person.client.follow(cursor).await;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use gaggle::id::Origin;
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Status {
     pub(crate) degraded: bool,
+    /// Shown when a condition is not met in time.
     pub(crate) alarms: Vec<String>,
     pub(crate) hosts: Vec<Host>,
 }
@@ -16,7 +18,6 @@ pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) up: bool,
     pub(crate) serving: Option<String>,
-    pub(crate) relaying: Option<String>,
     pub(crate) directing: Option<String>,
     pub(crate) epoch: u64,
     pub(crate) sessions: u32,
@@ -30,8 +31,15 @@ pub(crate) struct Host {
 pub(crate) struct Process {
     pub(crate) id: String,
     pub(crate) up: bool,
-    pub(crate) life: String,
     pub(crate) pid: i32,
+    pub(crate) duties: Vec<String>,
+}
+
+impl Host {
+    /// How far it holds an origin's log.
+    pub(crate) fn seq(&self, origin: Origin) -> u64 {
+        self.vector.get(&origin.to_string()).copied().unwrap_or(0)
+    }
 }
 
 impl Status {
@@ -45,6 +53,12 @@ impl Status {
 
     pub(crate) fn processes(&self) -> impl Iterator<Item = &Process> {
         self.hosts.iter().flat_map(|host| &host.processes)
+    }
+
+    /// What a process does, in words.
+    pub(crate) fn duties(&self, id: &str) -> String {
+        let duties = &self.process(id).duties;
+        if duties.is_empty() { "stands by".to_owned() } else { duties.join(" and ") }
     }
 
     /// Whether nothing is wrong.
