@@ -12,4 +12,5 @@ mod crowd;
 mod harness;
 mod hosts;
 mod kills;
+mod refusals;
 mod talk;

@@ -16,6 +16,7 @@ pub(crate) use cluster::{Cluster, HOSTS, Ups};
 pub(crate) use history::History;
 pub(crate) use load::Load;
 pub(crate) use person::{Person, Watcher};
+pub(crate) use status::Status;
 
 /// How long any condition is waited for. Only a test that fails waits so long, so that it may be far above what a loaded
 /// machine needs.

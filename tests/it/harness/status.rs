@@ -8,7 +8,6 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Status {
     pub(crate) degraded: bool,
-    /// Shown when a condition is not met in time.
     pub(crate) alarms: Vec<String>,
     pub(crate) hosts: Vec<Host>,
 }
@@ -18,11 +17,9 @@ pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) up: bool,
     pub(crate) serving: Option<String>,
-    pub(crate) directing: Option<String>,
     pub(crate) epoch: u64,
     pub(crate) sessions: u32,
     pub(crate) digest: String,
-    pub(crate) entries: u64,
     pub(crate) vector: BTreeMap<String, u64>,
     pub(crate) processes: Vec<Process>,
 }
@@ -63,7 +60,7 @@ impl Status {
 
     /// Whether nothing is wrong.
     pub(crate) fn is_healthy(&self) -> bool {
-        !self.degraded
+        !self.degraded && self.alarms.is_empty()
     }
 
     /// Whether all hosts hold the same entries and the same state.
