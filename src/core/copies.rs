@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::feeds::Lack;
 use crate::id::{EntryId, HostId, Origin, Seq, Vector};
 use crate::topology::AckLevel;
 
@@ -79,9 +80,15 @@ impl Copies {
         &self.own
     }
 
-    /// Whether any other host is known to hold all of these.
-    pub(crate) fn elsewhere(&self, wanted: &Vector) -> bool {
-        self.others.values().any(|vector| vector.covers(wanted))
+    /// What may be done about something that is not shown here.
+    pub(crate) fn lack(&self, wanted: &Vector) -> Lack {
+        if self.own.covers(wanted) {
+            Lack::Soon
+        } else if self.others.values().any(|vector| vector.covers(wanted)) {
+            Lack::Elsewhere
+        } else {
+            Lack::Nowhere
+        }
     }
 
     /// This host committed.

@@ -2,15 +2,17 @@
 //!
 //! A feed whose client reads slowly stalls only itself: its next step is read when its last frame was written. Feeds
 //! that stand at the same cursor, as those that keep up do, are read for together. A cursor is a vector, so a feed goes
-//! on at any host.
+//! on at any host, once what the cursor names is shown there: without it, the host could not tell a post that was told
+//! elsewhere under another entry. If nobody in reach has it, the feed goes on with the part that can be had.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::io::{Output, Outputs, ReadId};
 use crate::error::Refusal;
 use crate::id::{ClientId, FeedId, Token, UserId, Vector};
 use crate::limits;
 use crate::service::feed::FeedStep;
+use crate::time::Instant;
 use crate::wire::client::FeedFrame;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +28,33 @@ struct Feed {
     user: UserId,
     cursor: Vector,
     state: State,
+    patience: Patience,
+}
+
+/// Whether a feed still waits for what its cursor names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Waits,
+    Over,
+}
+
+/// What may be done about a cursor that is not shown here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// It is held here, and will be shown.
+    Soon,
+    /// Another host has it.
+    Elsewhere,
+    /// Nobody in reach has it.
+    Nowhere,
 }
 
 /// All feeds of a primary.
 #[derive(Debug, Default)]
 pub(crate) struct Feeds {
     feeds: BTreeMap<FeedId, Feed>,
+    /// Feeds whose cursor was not shown when they were opened, by the end of their patience.
+    waiting: VecDeque<(Instant, FeedId)>,
     next_read: u64,
 }
 
@@ -45,15 +68,53 @@ impl Feeds {
     }
 
     /// A feed begins.
-    pub(crate) fn open(&mut self, feed: FeedId, client: ClientId, user: UserId, since: Vector) {
-        self.feeds.insert(feed, Feed { client, user, cursor: since, state: State::Idle });
+    pub(crate) fn open(&mut self, now: Instant, feed: FeedId, client: ClientId, user: UserId, since: Vector) {
+        let patience = Patience::Waits;
+        self.feeds.insert(feed, Feed { client, user, cursor: since, state: State::Idle, patience });
+        self.waiting.push_back((now + limits::TOKEN_WAIT, feed));
+    }
+
+    /// Feeds that have waited long enough: those that may be had elsewhere end with this refusal.
+    pub(crate) fn on_timeout(
+        &mut self,
+        now: Instant,
+        shown: &Vector,
+        lack: impl Fn(&Vector) -> Lack,
+        behind: &Refusal,
+        out: &mut Outputs,
+    ) {
+        let (mut still, mut over) = (Vec::new(), false);
+        while let Some((_, id)) = self.waiting.pop_front_if(|(at, _)| now >= *at) {
+            let Some(feed) = self.feeds.get_mut(&id).filter(|feed| !shown.covers(&feed.cursor)) else { continue };
+            match lack(&feed.cursor) {
+                Lack::Soon => still.push((now + limits::TOKEN_WAIT, id)),
+                Lack::Nowhere => {
+                    feed.patience = Patience::Over;
+                    over = true;
+                }
+                Lack::Elsewhere => {
+                    self.feeds.remove(&id);
+                    out.push(Output::Feed { feed: id, frame: FeedFrame::Ended(behind.clone()) });
+                }
+            }
+        }
+        self.waiting.extend(still);
+        if over {
+            self.pump(shown, out);
+        }
+    }
+
+    /// When `on_timeout` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.front().map(|(at, _)| *at)
     }
 
     /// Reads for every feed that waits and is behind.
     pub(crate) fn pump(&mut self, shown: &Vector, out: &mut Outputs) {
         let mut groups: BTreeMap<&Vector, Vec<(FeedId, UserId)>> = BTreeMap::new();
         for (id, feed) in &self.feeds {
-            if feed.state == State::Idle && !feed.cursor.covers(shown) {
+            let ready = feed.patience == Patience::Over || shown.covers(&feed.cursor);
+            if ready && feed.state == State::Idle && !feed.cursor.covers(shown) {
                 groups.entry(&feed.cursor).or_default().push((*id, feed.user));
             }
         }

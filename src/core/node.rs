@@ -260,7 +260,9 @@ impl Node {
             }
             Input::ClientOpened { client, key } => self.people.open(client, key),
             Input::Client { client, request } => self.on_client(now, client, request, out),
-            Input::FeedOpened { client, feed, token, since } => self.on_feed_opened(client, feed, token, since, out),
+            Input::FeedOpened { client, feed, token, since } => {
+                self.on_feed_opened(now, client, feed, token, since, out)
+            }
             Input::FeedWritten { feed } => self.on_feed_written(feed, out),
             Input::FeedClosed { feed } => self.on_feed_closed(feed),
             Input::ClientClosed { client } => self.on_client_closed(client),

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::copies::Copies;
-use crate::core::feeds::Feeds;
+use crate::core::feeds::{Feeds, Lack};
 use crate::core::io::{Output, Outputs};
 use crate::core::sink::{Sink, Writes};
 use crate::error::{ErrorCode, Refusal};
@@ -332,6 +332,14 @@ impl Primary {
         for ask in late {
             self.on_token_missed(now, ask, out);
         }
+        let copies = &self.copies;
+        let lack = |wanted: &Vector| copies.lack(wanted);
+        self.feeds.on_timeout(now.mono, copies.shown(), lack, &self.behind(), out);
+    }
+
+    /// What a client that has seen more than this host holds is told.
+    fn behind(&self) -> Refusal {
+        Refusal::new(ErrorCode::Behind, format!("{} is behind what you have seen: ask another host", self.host))
     }
 
     fn on_copies_missed(&mut self, newest: EntryId, out: &mut Outputs) {
@@ -358,7 +366,8 @@ impl Primary {
     /// The host does not hold what the token names. Entries that it holds, but may not show yet, are worth more time.
     fn on_token_missed(&mut self, now: Now, ask: Ask, out: &mut Outputs) {
         let Ask { client, request, .. } = &ask;
-        if self.copies.own().covers(&request.token.vector) {
+        let lack = self.copies.lack(&request.token.vector);
+        if lack == Lack::Soon {
             self.waiting.push_back((now.mono, ask));
             return;
         }
@@ -368,9 +377,8 @@ impl Primary {
                 self.waiting_of.remove(client);
             }
         }
-        if self.copies.elsewhere(&request.token.vector) {
-            let message = format!("{} is behind what you have seen: ask another host", self.host);
-            return self.refuse(*client, request.number, Refusal::new(ErrorCode::Behind, message), out);
+        if lack == Lack::Elsewhere {
+            return self.refuse(*client, request.number, self.behind(), out);
         }
         let own = self.copies.own();
         let mut token = Token { vector: Vector::new(), hlc: request.token.hlc };
@@ -414,7 +422,7 @@ impl Primary {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let copies = self.due.front().map(|(at, _)| *at);
         let tokens = self.waiting.front().map(|(since, _)| *since + limits::TOKEN_WAIT);
-        copies.into_iter().chain(tokens).chain(self.full_until).min()
+        copies.into_iter().chain(tokens).chain(self.full_until).chain(self.feeds.poll_timeout()).min()
     }
 
     /// What must always hold.

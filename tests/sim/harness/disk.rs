@@ -314,7 +314,8 @@ impl World {
             }
         }
         for entry in &posts {
-            let parent = self.posts.get(&entry.request).and_then(|facts| facts.parent.clone());
+            let facts = self.posts.get(&entry.request).filter(|facts| !facts.orphaned);
+            let parent = facts.and_then(|facts| facts.parent.clone());
             if let Some(parent) = parent
                 && !self.disks[host].held_posts.contains(&parent)
                 && !self.disks[host].adopted

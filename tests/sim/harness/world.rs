@@ -111,6 +111,8 @@ pub(crate) struct PostFacts {
     pub(crate) author: usize,
     pub(crate) text: String,
     pub(crate) parent: Option<RequestId>,
+    /// Its author was told that something seen could not be had, and went on without: perhaps without the parent.
+    pub(crate) orphaned: bool,
     /// The entries that carry it, as they were seen on disks.
     pub(crate) entries: BTreeMap<EntryId, Stamp>,
 }
