@@ -1,7 +1,9 @@
 //! Whole hosts that are lost, and come back, with or without their data; and everything at once.
 
+use rustix::process::Signal;
 use tokio::time::Instant;
 
+use crate::harness::cluster::signal;
 use crate::harness::{Cluster, Load, Person, Ups};
 
 const PEOPLE: usize = 16;
@@ -69,6 +71,16 @@ async fn everything_is_stopped_and_started_again() {
     let after = cluster.wait_converged(&history.vector()).await;
     assert_eq!(before.hosts[0].digest, after.hosts[0].digest);
     assert_eq!(before.hosts[0].vector, after.hosts[0].vector);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_process_outlives_an_up_that_is_killed() {
+    let mut cluster = Cluster::start(Ups::One).await;
+    let pids: Vec<i32> = cluster.status().await.unwrap().processes().map(|process| process.pid).collect();
+    // One that stands still must go, too.
+    signal(pids[0], Signal::STOP);
+    cluster.kill_ups_only();
+    assert!(pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

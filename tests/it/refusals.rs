@@ -150,6 +150,46 @@ async fn a_second_up_is_refused_and_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_keeps_reads_and_heals() {
+    let mut cluster = Cluster::prepare(Ups::One);
+    if let Err(why) = cluster.start_on_small_disk("lenss3", "16m").await {
+        return eprintln!("SKIPPED: no disk can be filled, because this machine does not let us mount one: {why}");
+    }
+    cluster.gaggle(&["login", "ann", "--json", "--via", "lenss3"]).await.json();
+    cluster.gaggle(&["post", "before", "--json", "--via", "lenss3", "--ack", "all"]).await.json();
+
+    let ballast = cluster.inside("data/lenss3/ballast");
+    let mut file = std::fs::File::create(&ballast).unwrap();
+    while std::io::Write::write_all(&mut file, &[0; 4_096]).is_ok() {}
+    drop(file);
+    // What still fits into free pages may be taken; then there is an end.
+    let mut taken = 0;
+    let refusal = loop {
+        let ended = cluster.gaggle(&["post", &"x".repeat(1_000), "--json", "--via", "lenss3", "--timeout", "5"]).await;
+        if ended.status != Some(0) {
+            break ended;
+        }
+        taken += 1;
+        assert!(taken < 1_000, "the disk does not fill up");
+    };
+    assert_eq!(refusal.status, Some(1), "{refusal:?}");
+    assert!(refusal.err.contains(r#""error":"disk-full""#), "{refusal:?}");
+    cluster.wait("a full disk", |status| status.alarms.iter().any(|alarm| alarm.contains("lenss3 is full"))).await;
+
+    // Reads go on there, and writes at the other host, where new clients are sent.
+    let there = cluster.gaggle(&["timeline", "-n", "2000", "--json", "--via", "lenss3"]).await;
+    assert_eq!((there.status, there.out.lines().count()), (Some(0), taken + 1), "{there:?}");
+    let elsewhere = cluster.gaggle(&["post", "elsewhere", "--json"]).await.json();
+    assert_eq!(elsewhere["host"], "lenss4");
+
+    std::fs::remove_file(&ballast).unwrap();
+    cluster.wait("healed", Status::is_healthy).await;
+    cluster.gaggle(&["post", "after", "--json", "--via", "lenss3", "--ack", "all"]).await.json();
+    let there = cluster.gaggle(&["timeline", "-n", "2000", "--json", "--via", "lenss3"]).await;
+    assert_eq!(there.out.lines().count(), taken + 3, "{there:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn folders_and_keys_of_processes_that_cannot_be_used_are_named() {
     let mut cluster = Cluster::start(Ups::One).await;
     cluster.stop();

@@ -47,6 +47,8 @@ pub(crate) struct Cluster {
     folder: TempDir,
     ports: Ports,
     how: Ups,
+    /// What `up` is started through.
+    wrapper: Vec<String>,
 }
 
 impl Cluster {
@@ -60,7 +62,7 @@ impl Cluster {
     /// All but its processes.
     pub(crate) fn prepare(how: Ups) -> Self {
         let (ports, folder) = (Ports::reserve(), TempDir::with_prefix("gaggle-it-").unwrap());
-        let cluster = Self { ups: BTreeMap::new(), folder, ports, how };
+        let cluster = Self { ups: BTreeMap::new(), folder, ports, how, wrapper: Vec::new() };
         std::fs::write(cluster.topology(), cluster.lenss()).unwrap();
         cluster
     }
@@ -106,8 +108,8 @@ impl Cluster {
 
     fn begin(&mut self, hosts: &'static [&'static str]) {
         let log = self.path(&format!("{}.log", hosts[0]));
-        let topology = self.topology();
-        self.ups.entry(hosts[0]).or_insert_with(|| Up::start(&topology, hosts, log));
+        let (topology, wrapper) = (self.topology(), &self.wrapper);
+        self.ups.entry(hosts[0]).or_insert_with(|| Up::start(wrapper, &topology, hosts, log));
     }
 
     /// SIGTERM to every `up`: all processes say goodbye.
@@ -120,6 +122,41 @@ impl Cluster {
             assert_eq!(tokio::task::block_in_place(|| up.wait(PATIENCE)), Some(0));
         }
         self.ports.wait_until_free();
+    }
+
+    /// Kills what was started, the command and nothing else; its children must end by themselves.
+    pub(crate) fn kill_ups_only(&mut self) {
+        let ups = std::mem::take(&mut self.ups);
+        ups.values().for_each(|up| up.signal(Signal::KILL));
+        for up in ups.into_values() {
+            tokio::task::block_in_place(|| up.wait(PATIENCE));
+        }
+        self.ports.wait_until_free();
+    }
+
+    /// Starts with a small disk of its own for a host's data, in a mount namespace that ends with its processes. Tells
+    /// why if this machine does not let us.
+    pub(crate) async fn start_on_small_disk(&mut self, host: &str, size: &str) -> Result<(), String> {
+        let folder = self.path(&format!("data/{host}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"];
+        let mount = r#"mount -t tmpfs -o "size=$0" none "$1" && shift && exec "$@""#;
+        let folder = folder.to_str().unwrap();
+        let wrapper = namespace.into_iter().chain([mount, size, folder]).map(str::to_owned).collect::<Vec<_>>();
+        let mut trial = Command::new(&wrapper[0]);
+        let trial = cli::run(trial.args(&wrapper[1..]).arg("true"), "").await;
+        if trial.status != Some(0) {
+            return Err(trial.err);
+        }
+        self.wrapper = wrapper;
+        self.start_again().await;
+        Ok(())
+    }
+
+    /// A path as the processes see it.
+    pub(crate) fn inside(&self, inner: &str) -> PathBuf {
+        let up = self.ups.values().next().unwrap();
+        PathBuf::from(format!("/proc/{}/root{}", up.pid(), self.path(inner).display()))
     }
 
     /// Kills everything at once, the commands that started it included.

@@ -27,10 +27,11 @@ pub(crate) struct Up {
 }
 
 impl Up {
-    /// Starts it; standard error goes to `log`.
-    pub(crate) fn start(topology: &Path, hosts: &[&str], log: PathBuf) -> Self {
+    /// Starts it, as the last arguments of `wrapper`, which must become it; standard error goes to `log`.
+    pub(crate) fn start(wrapper: &[String], topology: &Path, hosts: &[&str], log: PathBuf) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "sh", super::cli::GAGGLE, "up", "--json", "--topology"]).arg(topology);
+        command.args(["-c", SCRIPT, "sh"]).args(wrapper);
+        command.args([super::cli::GAGGLE, "up", "--json", "--topology"]).arg(topology);
         for host in hosts {
             command.args(["--host", host]);
         }
@@ -63,6 +64,11 @@ impl Up {
             Err(RecvTimeoutError::Timeout) => panic!("up did not get ready in {patience:?}\n{}", self.log_tail()),
             Err(RecvTimeoutError::Disconnected) => panic!("up ended\n{}", self.log_tail()),
         }
+    }
+
+    /// The pid of `up`.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
     }
 
     /// Sends `up` a signal.
