@@ -22,7 +22,7 @@ use crate::core::sink::SnapshotPart;
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Epoch, HostId, Origin, ProcessId, Vector};
 use crate::limits;
-use crate::service::ledger::{Committed, EntryRun, Standing, Write, WriteId};
+use crate::service::ledger::{Committed, EntryRun, Standing, WriteId};
 use crate::time::{Hlc, Instant, Now};
 use crate::wire::client::ServerFrame;
 use crate::wire::heartbeat::{Fitness, Life, PrimaryStatus};
@@ -229,7 +229,7 @@ impl Node {
         if begin {
             let origin = Origin { host, incarnation: fresh };
             tracing::info!(%origin, "a new incarnation begins");
-            term.primary.persist(Write::Begin(origin), out);
+            term.primary.begin(origin, out);
         }
         self.warm = Warm::Yes;
         self.tell_clients_serving(out);
