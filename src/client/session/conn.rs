@@ -203,6 +203,8 @@ impl Session {
             ServerFrame::Assigned(assignment) => {
                 if self.director == Some(id) {
                     self.adopt(at, assignment, out);
+                } else {
+                    self.on_other_director(assignment.director, out);
                 }
             }
             ServerFrame::Serving { serving, epoch } => {

@@ -198,6 +198,24 @@ impl Session {
         self.answer_assigns(out);
     }
 
+    /// Somebody else tells who directs. The director that we hold has lost the duty then, and most likely its life,
+    /// which nothing that is asked of it would show: without this, a change would be told to nobody.
+    pub(super) fn on_other_director(&mut self, told: Option<ProcessId>, out: &mut Outputs) {
+        let Some(told) = told.filter(|told| self.addrs.contains_key(told)) else { return };
+        let Some(before) = self.assignment.as_mut().and_then(|assignment| assignment.director.replace(told)) else {
+            return;
+        };
+        let Some(held) = self.director.filter(|id| self.conns.get(id).is_some_and(|conn| conn.process == before))
+        else {
+            return;
+        };
+        if before != told {
+            self.director = None;
+            self.close_unused(held, out);
+            self.want_search();
+        }
+    }
+
     /// Answers the callers who wait for an assignment.
     pub(super) fn answer_assigns(&mut self, out: &mut Outputs) {
         let Some(assignment) = self.assignment.clone() else { return };

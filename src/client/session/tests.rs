@@ -313,6 +313,23 @@ fn a_change_told_by_the_director_is_followed() {
 }
 
 #[test]
+fn a_new_director_of_whom_the_server_tells_is_asked() {
+    let mut rig = Rig::served(|_| {});
+    // M1 has died: nothing is asked of it, so that its silence would not be noticed.
+    let told = |director: &str| {
+        let assignment = Assignment { director: Some(id(director)), ..assignment(("W5", 1)) };
+        ServerFrame::Assigned(assignment)
+    };
+    assert_eq!(rig.frame(2, told("M1")), []);
+    assert_eq!(rig.frame(2, told("W6")), [close(1), dial(3, "W6")]);
+    rig.input(Input::Connected { conn: ConnId(3) });
+    rig.hello(3, "W6");
+    rig.respond(3, 1, Token::default(), Ok(Response::Assigned(assignment(("W5", 1)))));
+    // Whom it tells of now is not the one that was lost.
+    assert_eq!(rig.frame(2, told("W8")), []);
+}
+
+#[test]
 fn a_server_that_does_not_serve_is_left_and_the_caller_is_not_told() {
     let mut rig = Rig::served(|_| {});
     rig.call(1, post_body("a"));
