@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::core::copies::Copies;
 use crate::core::feeds::{Feeds, Lack};
 use crate::core::io::{Output, Outputs};
+use crate::core::retention::Retention;
 use crate::core::sink::{Sink, Writes};
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{ClientId, EntryId, Epoch, HostId, Origin, PublicKey, Token, UserId, Vector};
@@ -88,6 +89,9 @@ pub(crate) struct Primary {
     full_until: Option<Instant>,
     /// The incarnation that the store has not begun yet: no write goes to it before, as the old one's seqs may be taken.
     beginning: Option<Origin>,
+    retention: Retention,
+    /// Asked of the store, which may not have done it yet.
+    cut: Vector,
 }
 
 /// What a primary needs to be told at its start.
@@ -96,6 +100,7 @@ pub(crate) struct Post {
     pub(crate) host: HostId,
     pub(crate) hosts: u32,
     pub(crate) level: AckLevel,
+    pub(crate) retention: Retention,
     /// Numbers of writes start here, so that those of an earlier term cannot be taken for this one's.
     pub(crate) first_write: u64,
 }
@@ -120,6 +125,8 @@ impl Primary {
             waiting_of: BTreeMap::new(),
             full_until: None,
             beginning: None,
+            retention: post.retention,
+            cut: Vector::new(),
         };
         primary.expect_copies(now);
         primary
@@ -227,6 +234,16 @@ impl Primary {
         self.expect_copies(now);
         self.sink.on_persisted(&outcomes, &self.standing.vector, &mut self.numbers, out);
         self.on_shown(out);
+        self.shorten_log(out);
+    }
+
+    /// Has the log cut below what it need not hold.
+    fn shorten_log(&mut self, out: &mut Outputs) {
+        self.cut.merge(&self.standing.cut);
+        if let Some(cut) = self.copies.next_cut(self.retention, &self.cut) {
+            self.cut.merge(&cut);
+            self.persist(Write::Cut(cut), out);
+        }
     }
 
     /// Notes when the newest of this host's entries should have its copies.
@@ -321,6 +338,7 @@ impl Primary {
     /// The store has no room. The writes of this batch are handed back; room is asked for again later.
     pub(crate) fn on_full(&mut self, now: Now, writes: &[WriteId], out: &mut Outputs) {
         self.full_until = Some(now.mono + limits::SIBLING_SILENCE);
+        self.cut.clone_from(&self.standing.cut);
         for id in writes {
             if let Some(sent) = self.at_store.remove(id) {
                 self.refuse(sent.client, sent.number, self.disk_full(), out);

@@ -18,6 +18,7 @@ use crate::core::io::{Output, Outputs, ReadId, StoreTrouble};
 use crate::core::mesh::Willing;
 use crate::core::node::{Node, Phase, Warm};
 use crate::core::primary::{Post, Primary};
+use crate::core::retention::Retention;
 use crate::core::sink::SnapshotPart;
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Epoch, HostId, Origin, ProcessId, Vector};
@@ -142,6 +143,10 @@ impl Node {
             host: self.host,
             hosts: u32::try_from(self.config.topology.hosts.len()).unwrap_or(u32::MAX),
             level: self.config.topology.ack,
+            retention: Retention {
+                kept: self.config.topology.log_entries_kept,
+                max: self.config.topology.log_entries_max,
+            },
             first_write: self.last_write,
         };
         let epoch = standing.epoch;
