@@ -171,11 +171,19 @@ impl Session {
             return self.close_unused(id, out);
         };
         // The first answer wins; what comes later is worth less than the changes that the winner will tell.
-        let Some(search) = self.search.take() else { return self.close_unused(id, out) };
+        let asked = match self.search.take() {
+            Some(search) => search.asked,
+            None if self.elected == Some(id) => BTreeSet::new(),
+            None => return self.close_unused(id, out),
+        };
         let before = self.director.replace(id);
         self.director_last = self.conns.get(&id).map(|conn| conn.process);
+        let elected = assignment.director.filter(|elected| self.director_last != Some(*elected));
+        let is_elected = |id: &ConnId| self.conns.get(id).is_some_and(|conn| Some(conn.process) == elected);
+        let attempt = asked.iter().copied().find(is_elected);
+        let attempt_before = std::mem::replace(&mut self.elected, attempt);
         self.adopt(at, assignment, out);
-        for other in search.asked.into_iter().chain(before).filter(|other| *other != id) {
+        for other in asked.into_iter().chain(before).chain(attempt_before).filter(|other| *other != id) {
             self.close_unused(other, out);
         }
         self.take_back_from_silent();

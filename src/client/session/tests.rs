@@ -330,6 +330,22 @@ fn a_new_director_of_whom_the_server_tells_is_asked() {
 }
 
 #[test]
+fn whoever_directs_replaces_another_that_was_faster_to_answer() {
+    let mut rig = Rig::new(|_| {});
+    assert_eq!(rig.input(Input::Start), [dial(1, "M1")]);
+    assert_eq!(rig.due(), [dial(2, "W5")]);
+    rig.input(Input::Connected { conn: ConnId(2) });
+    rig.hello(2, "W5");
+    // M1 directs, and is still being connected to: W5's word is enough to go on.
+    let assigned = || Ok(Response::Assigned(assignment(("W6", 1))));
+    assert_eq!(rig.respond(2, 1, Token::default(), assigned()), [dial(3, "W6")]);
+    let greeted = rig.input(Input::Connected { conn: ConnId(1) });
+    assert_eq!(greeted, [hello(1), ask(1, 1, Token::default(), RequestBody::Assign)]);
+    assert_eq!(rig.hello(1, "M1"), []);
+    assert_eq!(rig.respond(1, 1, Token::default(), assigned()), [close(2)]);
+}
+
+#[test]
 fn a_server_that_does_not_serve_is_left_and_the_caller_is_not_told() {
     let mut rig = Rig::served(|_| {});
     rig.call(1, post_body("a"));
