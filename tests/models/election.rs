@@ -73,7 +73,7 @@ enum Step {
     Opened(Term),
     /// Holds the lock, and the epoch is still its own.
     Checked(Term),
-    /// Has committed the last of `histories`, and owes an answer.
+    /// Has committed this one of `commits`, and owes an answer.
     Owing(Term, u8),
 }
 
@@ -278,7 +278,16 @@ impl Host {
             Action::KillHolder(holder) => state.end(holder, Life::Dead),
             Action::Hear(process) => state.set(process, Step::Standby),
             Action::Read(process) => state.set(process, Step::Guessed(state.epoch)),
-            Action::Lock(_) | Action::TakeEpoch(_) | Action::Look(_) | Action::Check(_) => self.transact(state, action),
+            Action::Lock(process) => Self::lock(state, process),
+            Action::TakeEpoch(process) => Self::take_epoch(state, process),
+            Action::Look(process) => {
+                let Step::Serving(term) = state.step(process) else { return };
+                self.look(state, process, term, Step::Looked(term));
+            }
+            Action::Check(process) => {
+                let Step::Opened(term) = state.step(process) else { return };
+                self.look(state, process, term, Step::Checked(term));
+            }
             Action::Commit(process) => {
                 let Step::Checked(Term { epoch, seq }) = state.step(process) else { return };
                 state.left.writes = state.left.writes.saturating_sub(1);
@@ -296,36 +305,32 @@ impl Host {
         }
     }
 
-    fn transact(&self, state: &mut State, action: Action) {
-        match action {
-            Action::Lock(process) => {
-                state.lock = Some(process);
-                match state.step(process) {
-                    Step::Serving(term) => state.set(process, Step::Opened(term)),
-                    // The look outside was the only one.
-                    Step::Looked(term) => state.set(process, Step::Checked(term)),
-                    _ => state.set(process, Step::Taking),
-                }
-            }
-            Action::TakeEpoch(process) => {
-                let before = if let Step::Guessed(epoch) = state.step(process) { epoch } else { state.epoch };
-                state.epoch = before + 1;
-                if state.lock == Some(process) {
-                    state.lock = None;
-                }
-                let seq = state.commits.iter().map(|commit| commit.seq + 1).max().unwrap_or(0);
-                state.set(process, Step::Serving(Term { epoch: state.epoch, seq }));
-            }
-            Action::Look(process) => {
-                let Step::Serving(term) = state.step(process) else { return };
-                self.look(state, process, term, Step::Looked(term));
-            }
-            Action::Check(process) => {
-                let Step::Opened(term) = state.step(process) else { return };
-                self.look(state, process, term, Step::Checked(term));
-            }
-            _ => {}
+    fn lock(state: &mut State, process: u8) {
+        state.lock = Some(process);
+        let step = match state.step(process) {
+            Step::Serving(term) => Step::Opened(term),
+            // The look outside was the only one.
+            Step::Looked(term) => Step::Checked(term),
+            Step::Wanting => Step::Taking,
+            // Nobody else asks for the lock.
+            other @ (Step::Standby
+            | Step::Guessed(_)
+            | Step::Taking
+            | Step::Opened(_)
+            | Step::Checked(_)
+            | Step::Owing(..)) => other,
+        };
+        state.set(process, step);
+    }
+
+    fn take_epoch(state: &mut State, process: u8) {
+        let before = if let Step::Guessed(epoch) = state.step(process) { epoch } else { state.epoch };
+        state.epoch = before + 1;
+        if state.lock == Some(process) {
+            state.lock = None;
         }
+        let seq = state.commits.iter().map(|commit| commit.seq + 1).max().unwrap_or(0);
+        state.set(process, Step::Serving(Term { epoch: state.epoch, seq }));
     }
 }
 
@@ -366,7 +371,9 @@ impl Model for Host {
                 let pairs = state.commits.iter().flat_map(|a| state.commits.iter().map(move |b| (a, b)));
                 pairs.into_iter().all(|(a, b)| a.epoch != b.epoch || a.writer == b.writer)
             }),
-            Property::always(DEPOSED, |_, state: &State| state.commits.iter().all(|commit| commit.epoch == commit.newest)),
+            Property::always(DEPOSED, |_, state: &State| {
+                state.commits.iter().all(|commit| commit.epoch == commit.newest)
+            }),
             Property::always(KEPT, |_, state: &State| {
                 state.answered.iter().all(|index| {
                     let after = &state.commits[usize::from(*index)..];
@@ -408,30 +415,30 @@ fn three_processes_keep_the_fence() {
 
 #[test]
 fn without_a_fence_a_deposed_primary_commits() {
-    breaks("no fence", Host::new(Variant::NoFence, 2, BUDGET), DEPOSED);
+    breaks("no fence", Host::new(Variant::NoFence, 2, BUDGET), DEPOSED, 9);
 }
 
 #[test]
 fn without_a_fence_an_acknowledged_write_is_lost() {
-    breaks("no fence", Host::new(Variant::NoFence, 2, BUDGET), KEPT);
+    breaks("no fence", Host::new(Variant::NoFence, 2, BUDGET), KEPT, 13);
 }
 
 #[test]
 fn a_fence_outside_the_transaction_lets_a_deposed_primary_commit() {
-    breaks("fence outside the transaction", Host::new(Variant::FenceOutside, 2, BUDGET), DEPOSED);
+    breaks("fence outside the transaction", Host::new(Variant::FenceOutside, 2, BUDGET), DEPOSED, 9);
 }
 
 #[test]
 fn a_fence_outside_the_transaction_loses_an_acknowledged_write() {
-    breaks("fence outside the transaction", Host::new(Variant::FenceOutside, 2, BUDGET), KEPT);
+    breaks("fence outside the transaction", Host::new(Variant::FenceOutside, 2, BUDGET), KEPT, 13);
 }
 
 #[test]
 fn an_epoch_taken_without_a_transaction_has_two_writers() {
-    breaks("epoch taken without a transaction", Host::new(Variant::LooseEpoch, 2, BUDGET), ONE_WRITER);
+    breaks("epoch taken without a transaction", Host::new(Variant::LooseEpoch, 2, BUDGET), ONE_WRITER, 12);
 }
 
 #[test]
 fn a_stopped_holder_that_is_spared_leaves_nobody_to_serve() {
-    breaks("stopped holder spared", Host::new(Variant::HolderSpared, 2, BUDGET), SERVED);
+    breaks("stopped holder spared", Host::new(Variant::HolderSpared, 2, BUDGET), SERVED, 4);
 }
