@@ -62,6 +62,8 @@ pub const HANDSHAKES_MAX: usize = 64;
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Writes folded into one transaction: bounds how long the writer thread holds its lock.
 pub const COMMIT_WRITES_MAX: usize = 4_096;
+/// Entries of one origin that leave the log at once: a few milliseconds of the store's lock.
+pub const CUT_ENTRIES_MAX: u64 = 8_192;
 /// The size of the LMDB map, bytes: address space, not disk.
 pub const STORE_BYTES_MAX: usize = 1 << 38;
 /// Rows of one snapshot chunk are bounded by these bytes: one short read transaction.

@@ -1,6 +1,6 @@
 //! `up`: the processes of some hosts as children of this command, and a view of them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 
 use crate::cli::args::UpArgs;
 use crate::cli::context::{Context, Loaded};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::harmless;
 use crate::cli::interrupted;
 use crate::cli::output::Paint;
 use crate::cli::session::{Person, Session};
 use crate::cli::status::{clear_screen, status_text, troubles};
 use crate::client::ClusterStatus;
-use crate::id::HostId;
+use crate::id::{HostId, ProcessId};
 use crate::runtime::supervise::{ChildEvent, Supervisor, UpOptions};
 use crate::topology::{Role, Topology};
 
@@ -35,6 +35,8 @@ struct View {
     live: bool,
     lines: VecDeque<String>,
     ready: Option<String>,
+    /// Our own children that have their ports and stores: the same processes may run elsewhere, and answer.
+    children: BTreeSet<ProcessId>,
     status: Option<ClusterStatus>,
 }
 
@@ -94,23 +96,28 @@ async fn watch(
     let (sender, mut statuses) = mpsc::channel(1);
     let asking = super::spawn(ask(context.clone(), loaded.clone(), hosts.to_vec(), sender));
     let live = !context.out.is_json() && std::io::stdout().is_terminal();
-    let mut view = View { context: context.clone(), live, lines: VecDeque::new(), ready: None, status: None };
+    let mut view = View {
+        context: context.clone(),
+        live,
+        lines: VecDeque::new(),
+        ready: None,
+        children: BTreeSet::new(),
+        status: None,
+    };
     tokio::pin!(stop);
     let result = loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(ChildEvent::Failed { id, message }) => {
-                    break Err(Failure::failed(format!("{id} cannot start: {message}"))
-                        .hint("is this topology up already (gaggle status)? Otherwise free the port, or correct the file"));
+                Some(ChildEvent::Failed { id, status, message }) => break Err(cannot_start(id, status, &message)),
+                Some(event) => {
+                    view.event(&event)?;
+                    view.look(&loaded.topology, hosts, started)?;
                 }
-                Some(event) => view.event(&event)?,
                 None => break Err(Failure::failed("all processes ended").hint("the lines above say why")),
             },
             Some(status) = statuses.recv() => {
-                if view.ready.is_none() && is_ready(&loaded.topology, hosts, &status) {
-                    view.ready(started.elapsed())?;
-                }
                 view.status = Some(status);
+                view.look(&loaded.topology, hosts, started)?;
                 view.draw()?;
             }
             () = &mut stop => break Ok(0),
@@ -118,6 +125,16 @@ async fn watch(
     };
     asking.abort();
     result
+}
+
+/// A process could not start at all; its exit status says whose fault that is.
+fn cannot_start(id: ProcessId, status: Option<i32>, message: &str) -> Failure {
+    let message = format!("{id} cannot start: {message}");
+    if status == Some(i32::from(Kind::Identity.exit_status())) {
+        return Failure::identity(message);
+    }
+    Failure::failed(message)
+        .hint("is this topology up already (gaggle status)? Otherwise free the port, or correct the file")
 }
 
 /// Asks for the status again and again, over a connection of its own, by whatever way in answers.
@@ -159,11 +176,15 @@ async fn open(context: &Context, loaded: &Loaded, hosts: &[HostId]) -> Option<Se
 impl View {
     fn event(&mut self, event: &ChildEvent) -> Result<(), Failure> {
         let line = match event {
+            ChildEvent::Ready { id } => {
+                self.children.insert(*id);
+                return Ok(());
+            }
             ChildEvent::Started { id, pid } => format!("{id} started as pid {pid}"),
             ChildEvent::Died { id, how } => format!("{id} ended: {how}"),
             ChildEvent::Restarting { id, after } => format!("{id} starts again in {} ms", after.as_millis()),
             ChildEvent::Line { id, text } => format!("{id} | {text}"),
-            ChildEvent::Failed { id, message } => format!("{id} failed: {message}"),
+            ChildEvent::Failed { id, message, .. } => format!("{id} failed: {message}"),
         };
         if !self.live {
             self.context.out.notice("log", &line);
@@ -174,6 +195,14 @@ impl View {
             self.lines.pop_front();
         }
         self.draw()
+    }
+
+    /// Says `ready`, once, when everything is.
+    fn look(&mut self, topology: &Topology, hosts: &[HostId], started: Instant) -> Result<(), Failure> {
+        let mut wanted = topology.processes().filter(|process| hosts.contains(&process.host));
+        let all = wanted.all(|process| self.children.contains(&process.id));
+        let duties = self.status.as_ref().is_some_and(|status| is_ready(topology, hosts, status));
+        if self.ready.is_none() && all && duties { self.ready(started.elapsed()) } else { Ok(()) }
     }
 
     fn ready(&mut self, after: Duration) -> Result<(), Failure> {

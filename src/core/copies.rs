@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::core::feeds::Lack;
+use crate::core::retention::Retention;
 use crate::id::{EntryId, HostId, Origin, Seq, Vector};
 use crate::topology::AckLevel;
 
@@ -89,6 +90,11 @@ impl Copies {
         } else {
             Lack::Nowhere
         }
+    }
+
+    /// How far the log may be cut now.
+    pub(crate) fn next_cut(&self, retention: Retention, cut: &Vector) -> Option<Vector> {
+        retention.next_cut(&self.own, cut, &self.others, self.hosts)
     }
 
     /// This host committed.

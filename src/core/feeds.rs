@@ -2,8 +2,9 @@
 //!
 //! A feed whose client reads slowly stalls only itself: its next step is read when its last frame was written. Feeds
 //! that stand at the same cursor, as those that keep up do, are read for together. A cursor is a vector, so a feed goes
-//! on at any host, once what the cursor names is shown there: without it, the host could not tell a post that was told
-//! elsewhere under another entry. If nobody in reach has it, the feed goes on with the part that can be had.
+//! on at any host, once what its token and its cursor name is shown there: without it, the host would tell posts of
+//! somebody whom the person has left, or a post again that was told elsewhere under another entry. If nobody in reach
+//! has it, the feed goes on with the part that can be had.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,17 +29,11 @@ struct Feed {
     user: UserId,
     cursor: Vector,
     state: State,
-    patience: Patience,
+    /// Seen elsewhere, and not known to be shown here: the feed waits for it.
+    lacks: Option<Vector>,
 }
 
-/// Whether a feed still waits for what its cursor names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Patience {
-    Waits,
-    Over,
-}
-
-/// What may be done about a cursor that is not shown here.
+/// What may be done about something seen that is not shown here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lack {
     /// It is held here, and will be shown.
@@ -53,7 +48,7 @@ pub(crate) enum Lack {
 #[derive(Debug, Default)]
 pub(crate) struct Feeds {
     feeds: BTreeMap<FeedId, Feed>,
-    /// Feeds whose cursor was not shown when they were opened, by the end of their patience.
+    /// Feeds that wait for what they lack, by the end of their patience.
     waiting: VecDeque<(Instant, FeedId)>,
     next_read: u64,
 }
@@ -68,9 +63,11 @@ impl Feeds {
     }
 
     /// A feed begins.
-    pub(crate) fn open(&mut self, now: Instant, feed: FeedId, client: ClientId, user: UserId, since: Vector) {
-        let patience = Patience::Waits;
-        self.feeds.insert(feed, Feed { client, user, cursor: since, state: State::Idle, patience });
+    pub(crate) fn open(&mut self, now: Instant, feed: FeedId, of: (ClientId, UserId), token: Vector, since: Vector) {
+        let mut seen = token;
+        seen.merge(&since);
+        let (client, user) = of;
+        self.feeds.insert(feed, Feed { client, user, cursor: since, state: State::Idle, lacks: Some(seen) });
         self.waiting.push_back((now + limits::TOKEN_WAIT, feed));
     }
 
@@ -83,25 +80,24 @@ impl Feeds {
         behind: &Refusal,
         out: &mut Outputs,
     ) {
-        let (mut still, mut over) = (Vec::new(), false);
+        if self.waiting.front().is_none_or(|(at, _)| now < *at) {
+            return;
+        }
+        let mut still = Vec::new();
         while let Some((_, id)) = self.waiting.pop_front_if(|(at, _)| now >= *at) {
-            let Some(feed) = self.feeds.get_mut(&id).filter(|feed| !shown.covers(&feed.cursor)) else { continue };
-            match lack(&feed.cursor) {
-                Lack::Soon => still.push((now + limits::TOKEN_WAIT, id)),
-                Lack::Nowhere => {
-                    feed.patience = Patience::Over;
-                    over = true;
-                }
-                Lack::Elsewhere => {
+            let Some(feed) = self.feeds.get_mut(&id) else { continue };
+            match feed.lacks.as_ref().map(&lack) {
+                None => {}
+                Some(Lack::Soon) => still.push((now + limits::TOKEN_WAIT, id)),
+                Some(Lack::Nowhere) => feed.lacks = None,
+                Some(Lack::Elsewhere) => {
                     self.feeds.remove(&id);
                     out.push(Output::Feed { feed: id, frame: FeedFrame::Ended(behind.clone()) });
                 }
             }
         }
         self.waiting.extend(still);
-        if over {
-            self.pump(shown, out);
-        }
+        self.pump(shown, out);
     }
 
     /// When `on_timeout` is due.
@@ -112,9 +108,9 @@ impl Feeds {
     /// Reads for every feed that waits and is behind.
     pub(crate) fn pump(&mut self, shown: &Vector, out: &mut Outputs) {
         let mut groups: BTreeMap<&Vector, Vec<(FeedId, UserId)>> = BTreeMap::new();
-        for (id, feed) in &self.feeds {
-            let ready = feed.patience == Patience::Over || shown.covers(&feed.cursor);
-            if ready && feed.state == State::Idle && !feed.cursor.covers(shown) {
+        for (id, feed) in &mut self.feeds {
+            feed.lacks.take_if(|lacks| shown.covers(lacks));
+            if feed.lacks.is_none() && feed.state == State::Idle && !feed.cursor.covers(shown) {
                 groups.entry(&feed.cursor).or_default().push((*id, feed.user));
             }
         }

@@ -212,7 +212,7 @@ impl Node {
             return;
         }
         let primary = &mut term.primary;
-        primary.feeds.open(now.mono, feed, client, UserId::of(&key), since);
+        primary.feeds.open(now.mono, feed, (client, UserId::of(&key)), token.vector, since);
         primary.feeds.pump(primary.copies.shown(), out);
         if let Some(person) = self.people.clients.get_mut(&client) {
             person.session = Session::Open;

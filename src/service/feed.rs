@@ -12,7 +12,7 @@ use crate::service::entry::{Entry, Op, Stamp};
 use crate::service::query::ShownPost;
 use crate::service::records::{self, Kind, Known, PostRow};
 use crate::service::rows::{Rows, Table, Walk};
-use crate::service::timeline::{self, Authors};
+use crate::service::timeline::{self, Authors, Source};
 use crate::service::view::View;
 use crate::service::{keys, ledger, meta};
 
@@ -70,21 +70,58 @@ fn catch_up(
         reached.set(*origin, Seq(from.get(*origin).0 + step));
         budget -= step;
     }
-    let view = View { rows, shown: &reached };
-    let joins = View { rows, shown };
+    let (now, then) = (View { rows, shown: &reached }, View { rows, shown: from });
     let mut authors = Authors::default();
     let mut steps = Vec::new();
     for (feed, user) in feeds {
-        let found = timeline::new_posts(view, &timeline::sources(joins, *user), from);
+        let sources = timeline::sources(now, *user);
+        let mut posts = joined_meanwhile(then, *user, &sources, &mut authors);
+        posts.iter_mut().for_each(|post| post.cursor = from.clone());
+        let found = timeline::new_posts(now, &sources, from);
         let lines = found.iter().enumerate();
-        let lines = lines.filter_map(|(index, found)| Some((index, timeline::line(view, found, &mut authors)?)));
+        let lines = lines.filter_map(|(index, found)| Some((index, timeline::line(now, found, &mut authors)?)));
         let lines = lines.collect();
-        let (posts, _) = timeline::with_cursors(view, &found, lines, from, found.len());
+        posts.extend(timeline::with_cursors(now, &found, lines, from, found.len()).0);
         if !posts.is_empty() {
             steps.push(FeedStep { feed: *feed, posts });
         }
     }
     (steps, reached)
+}
+
+/// Late posts of the joins among these sources that a feed has come by since.
+fn joined_meanwhile(then: View<'_>, user: UserId, sources: &[Source], authors: &mut Authors) -> Vec<ShownPost> {
+    let mut posts = Vec::new();
+    for source in sources {
+        let Some(since) = source.after else { continue };
+        let until = then.join_stamp(user, source.author);
+        if until.is_none_or(|until| since < until) && posts.len() < limits::FEED_LATE_POSTS_MAX {
+            let join = Join { user, followee: source.author, since, until };
+            posts.extend(late_posts(then, join, limits::FEED_LATE_POSTS_MAX - posts.len(), authors));
+        }
+    }
+    posts
+}
+
+/// A join that a feed has come by.
+#[derive(Debug, Clone, Copy)]
+struct Join {
+    user: UserId,
+    followee: UserId,
+    since: Stamp,
+    /// It was known before, with this later stamp.
+    until: Option<Stamp>,
+}
+
+/// Posts that a feed has passed, and that belong to the timeline since it has come by a join.
+fn late_posts(then: View<'_>, join: Join, limit: usize, authors: &mut Authors) -> Vec<ShownPost> {
+    let was_told = |post: Stamp| match join.until {
+        Some(until) => post > until,
+        None => then.had_joined(join.user, join.followee, post),
+    };
+    let passed = timeline::newest_after(then, join.followee, join.since, limit);
+    let missed = passed.iter().filter(|found| !was_told(found.stamp));
+    missed.filter_map(|found| timeline::line(then, found, authors)).collect()
 }
 
 /// One origin's log between two places.
@@ -211,14 +248,8 @@ impl<'a> Told<'a> {
         let Some(since) = since.filter(|_| current == row.entries.first().map(Known::stamp) && since != until) else {
             return 0;
         };
-        let was_told = |post: Stamp| match until {
-            Some(until) => post > until,
-            None => then.had_joined(entry.user, followee, post),
-        };
-        let missed = timeline::newest_after(now, followee, since, limits::FEED_LATE_POSTS_MAX);
-        let missed = missed.into_iter().filter(|found| !was_told(found.stamp));
-        let mut lines: Vec<ShownPost> =
-            missed.filter_map(|found| timeline::line(now, &found, &mut self.authors)).collect();
+        let join = Join { user: entry.user, followee, since, until };
+        let mut lines = late_posts(then, join, limits::FEED_LATE_POSTS_MAX, &mut self.authors);
         // Whoever goes on from any but the last is told all of them again: never one too few.
         let last = lines.len().saturating_sub(1);
         for (index, line) in lines.iter_mut().enumerate() {

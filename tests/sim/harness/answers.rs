@@ -216,10 +216,7 @@ impl World {
         // Who was joined when is uncertain once something seen could not be had; one's own posts are one's own.
         let lost = me.seen.iter().find(|(id, (author, entry))| {
             let certain = me.edges_certain || *author == person;
-            certain
-                && call.token.vector.holds(*entry)
-                && !ids.contains(id)
-                && !self.from_before_join(person, *author, id)
+            certain && call.token.vector.holds(*entry) && !ids.contains(id) && !self.precedes_join(person, *author, id)
         });
         if let (Some((id, (author, entry))), Extent::All) = (lost, extent) {
             let what = if *author == person { "its own" } else { "a seen" };
@@ -257,7 +254,7 @@ impl World {
 
     /// A retry of a post was taken at a second host, was seen there, and the first entry turned up later, with a stamp
     /// before the person joined its author: a post has its smallest stamp, so it leaves the timeline.
-    fn from_before_join(&self, person: usize, author: usize, id: &RequestId) -> bool {
+    fn precedes_join(&self, person: usize, author: usize, id: &RequestId) -> bool {
         let first = self.posts.get(id).and_then(|facts| facts.entries.values().min());
         let joined = self.people[person].joined.get(&author);
         first.zip(joined).is_some_and(|(first, joined)| first.hlc < *joined)

@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gaggle::core::node::Node;
-use gaggle::id::{PostText, RequestId, Seq, UserId};
+use gaggle::id::{PostText, RequestId, UserId};
 use gaggle::service::entry::{Entry, Op, Stamp};
-use gaggle::service::ledger;
 use gaggle::service::query::{self, Answer, Query};
 use gaggle::wire::heartbeat::Duty;
 
@@ -129,13 +128,10 @@ impl World {
         None
     }
 
-    /// Everything that a host's log holds.
+    /// Everything that a host holds, whether its log still has it or not.
     fn entries(&self, host: usize) -> Vec<Entry> {
-        let disk = &self.disks[host];
-        let places: Vec<_> = disk.vector().iter().map(|(origin, _)| (origin, Seq::ZERO)).collect();
-        let chunk = ledger::read_log(&disk.tables, &places, usize::MAX);
-        let bytes = chunk.runs.iter().flat_map(|run| &run.entries);
-        bytes.filter_map(|bytes| Entry::decode(bytes).ok()).collect()
+        let held = self.disks[host].vector();
+        self.archive.values().filter(|entry| held.holds(entry.id)).cloned().collect()
     }
 
     /// Compares what the hosts hold with what was acknowledged, and with the model.

@@ -59,8 +59,8 @@ pub(crate) struct FeedState {
     /// Shown before the feed began.
     pub(crate) before: BTreeSet<RequestId>,
     pub(crate) told: BTreeSet<RequestId>,
-    /// The host that tells it lacked what was told elsewhere: it cannot know a post by its other entry there, and the
-    /// client library sorts that out by the post's id.
+    /// A host told it that lacked what was told elsewhere: entries of a post, a join or a leave. It cannot know what
+    /// those were worth, then or later; the client library sorts posts out by their ids.
     pub(crate) lacking: bool,
 }
 
@@ -353,8 +353,9 @@ impl World {
         self.after(slow, Event::Input { proc, life, input: Box::new(Input::FeedWritten { feed }) });
         let Some((conn, person)) = self.feeds.get(&feed).copied() else { return };
         let held = self.disks[self.procs[proc].host].vector();
-        if let Some(state) = self.people[person].feed.as_mut() {
-            state.lacking |= !held.covers(&state.cursor);
+        let Person { token: seen, feed: state, .. } = &mut self.people[person];
+        if let Some(state) = state {
+            state.lacking |= !held.covers(&seen.vector) || !held.covers(&state.cursor);
         }
         let clock = self.clock;
         let Some(conn) = self.conns.get_mut(&conn) else { return };
@@ -369,7 +370,7 @@ impl World {
         let feed = FeedId(self.fresh_id());
         let token = self.people[person].token.clone();
         let Some(state) = self.people[person].feed.as_mut().filter(|state| state.open.is_none()) else { return };
-        (state.open, state.lacking) = (Some(feed), false);
+        state.open = Some(feed);
         let since = state.cursor.clone();
         self.feeds.insert(feed, (conn, person));
         self.tell(conn, |client| Input::FeedOpened { client, feed, token, since });

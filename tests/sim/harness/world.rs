@@ -127,6 +127,8 @@ pub(crate) struct Counts {
     pub(crate) feed_posts: u64,
     pub(crate) faults: u64,
     pub(crate) missing: u64,
+    /// Times that a host took a whole snapshot.
+    pub(crate) snapshots: u64,
 }
 
 /// Everything.
@@ -146,6 +148,8 @@ pub(crate) struct World {
     pub(crate) conns: BTreeMap<u64, Conn>,
     pub(crate) feeds: BTreeMap<FeedId, (u64, usize)>,
     pub(crate) posts: BTreeMap<RequestId, PostFacts>,
+    /// Every entry that was ever committed.
+    pub(crate) archive: BTreeMap<EntryId, Entry>,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
     pub(crate) next_id: u64,
@@ -197,6 +201,7 @@ impl World {
             conns: BTreeMap::new(),
             feeds: BTreeMap::new(),
             posts: BTreeMap::new(),
+            archive: BTreeMap::new(),
             faults,
             counts: Counts::default(),
             next_id: 1,
