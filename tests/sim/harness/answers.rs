@@ -119,7 +119,7 @@ impl World {
             let mut seqs = first.seq.0..=last.seq.0;
             let nowhere = seqs.find(|seq| {
                 let entry = gaggle::id::EntryId { origin: first.origin, seq: gaggle::id::Seq(*seq) };
-                self.copies(entry) == 0
+                self.copies(entry) == 0 && !self.is_gone(entry)
             });
             if let Some(seq) = nowhere {
                 self.fail(format!("P1: person{person} has seen {}#{seq}, which no disk holds", first.origin));
@@ -131,6 +131,9 @@ impl World {
     pub(crate) fn check_copies(&mut self, frame: &ServerFrame) {
         let ServerFrame::Response { result: Ok(Response::Written(written)), .. } = frame else { return };
         let copies = self.copies(written.accepted.entry);
+        if written.copies < 2 {
+            self.losses.thin.insert(written.accepted.entry.origin);
+        }
         if written.copies == 0 || copies < usize::try_from(written.copies).unwrap_or(usize::MAX) {
             self.fail(format!("P1: {written:?} is acknowledged while {copies} hosts hold it durably"));
         }

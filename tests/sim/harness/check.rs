@@ -144,6 +144,7 @@ impl World {
             let lost = person
                 .acknowledged
                 .iter()
+                .filter(|(_, entry)| !self.is_gone(**entry))
                 .find(|(id, entry)| !held.contains(entry) || !by_request.contains_key(&(user, *id)));
             if let Some(lost) = lost {
                 let what = format!("P1: person{index}'s acknowledged {lost:?} is lost");

@@ -1,8 +1,8 @@
 //! Each host's store: one writer at a time, group commits that take simulated time, readers that see what was synced.
 //!
 //! Legal here: a process that dies between the start of its transaction and the end of the sync leaves all of it or
-//! nothing; a stopped process keeps the lock; a full disk refuses the whole batch. Not legal, and not simulated: a
-//! sync that lies (P1 would have nothing to stand on).
+//! nothing; a stopped process keeps the lock; a full disk refuses the whole batch; a sync may fail, and then its batch
+//! is there or not. Not legal, and not simulated: a sync that lies (P1 would have nothing to stand on).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,6 +19,9 @@ use gaggle::service::snapshot;
 use super::Mutant;
 use super::rows::{Changes, Tables, Transaction};
 use super::world::{Event, State, World};
+
+/// Why a process ends itself, without blame.
+pub(crate) const SYNC_FAILED: &str = "a sync failed, as it was told to";
 
 /// What waits for the lock.
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub(crate) struct Disk {
     pub(crate) adopted: bool,
     held_posts: BTreeSet<RequestId>,
     pub(crate) full: bool,
+    /// The next sync fails.
+    pub(crate) sync_fails: bool,
     /// Commits take so many times longer.
     pub(crate) slowness: u64,
 }
@@ -65,6 +70,18 @@ pub(crate) struct Disk {
 impl Disk {
     pub(crate) fn vector(&self) -> Vector {
         self.standing.as_ref().map(|standing| standing.vector.clone()).unwrap_or_default()
+    }
+
+    /// What a backup of it holds.
+    pub(crate) fn backup(&self) -> Self {
+        Self {
+            tables: self.tables.clone(),
+            standing: self.standing.clone(),
+            fuzzy: self.fuzzy,
+            adopted: self.adopted,
+            held_posts: self.held_posts.clone(),
+            ..Self::default()
+        }
     }
 }
 
@@ -129,8 +146,24 @@ impl World {
         }
         let slow = self.disks[host].slowness.max(1);
         let after = self.dice.between(200, 1_000) * slow;
+        if std::mem::take(&mut self.disks[host].sync_fails) {
+            self.fail_sync(&mut running);
+        }
         self.disks[host].running = Some(running);
         self.after(after, Event::Synced { host, token });
+    }
+
+    /// Nobody knows whether the batch is on the disk, and its process cannot go on.
+    fn fail_sync(&mut self, running: &mut Running) {
+        let trouble = || StoreTrouble::Failed(SYNC_FAILED.to_owned());
+        running.input = match running.input.take() {
+            Some(Input::Persisted { writes, .. }) => Some(Input::Persisted { writes, result: Err(trouble()) }),
+            Some(_) => Some(Input::EpochTaken(Err(trouble()))),
+            None => None,
+        };
+        if self.dice.chance(500) {
+            running.standing = None;
+        }
     }
 
     fn take_epoch(&mut self, host: usize, proc: usize, running: &mut Running) {
@@ -152,7 +185,9 @@ impl World {
         let wall = self.now(proc).wall;
         let fence = match self.options.mutant {
             Some(Mutant::NoFence) => ledger::standing(&self.disks[host].tables).epoch,
-            Some(Mutant::AckBeforeSync | Mutant::NoToken | Mutant::NoCausalGate) | None => epoch,
+            Some(Mutant::AckBeforeSync | Mutant::NoToken | Mutant::NoCausalGate | Mutant::OldIncarnation) | None => {
+                epoch
+            }
         };
         let mut rows = Transaction::new(&self.disks[host].tables);
         let result = ledger::commit(&mut rows, fence, wall, writes);
@@ -302,7 +337,7 @@ impl World {
             for bytes in &run.entries {
                 match Entry::decode(bytes) {
                     Ok(entry) => {
-                        self.archive.entry(entry.id).or_insert_with(|| entry.clone());
+                        self.archive_entry(&entry);
                         posts.extend(matches!(entry.op, Op::Post { .. }).then_some(entry));
                     }
                     Err(error) => self.fail(format!("host {host}: the log holds bytes that are {error}")),
@@ -326,6 +361,15 @@ impl World {
             {
                 self.fail(format!("P4: host {host} holds {entry:?}, and not {parent:?}, which it answers"));
             }
+        }
+    }
+
+    /// One name, one entry: whatever was lost, no seq is taken twice.
+    fn archive_entry(&mut self, entry: &Entry) {
+        let known = self.archive.entry(entry.id).or_insert_with(|| entry.clone()).clone();
+        self.losses.made_at.entry(entry.id).or_insert(self.clock);
+        if (&known.request, &known.op, known.hlc) != (&entry.request, &entry.op, entry.hlc) {
+            self.fail(format!("P5: two entries have one name: {known:?} and {entry:?}"));
         }
     }
 
@@ -366,10 +410,5 @@ impl World {
         };
         let after = self.dice.between(10, 100);
         self.after(after, Event::Input { proc, life, input: Box::new(input) });
-    }
-
-    /// How many hosts hold an entry durably.
-    pub(crate) fn copies(&self, entry: gaggle::id::EntryId) -> usize {
-        self.disks.iter().filter(|disk| disk.vector().holds(entry)).count()
     }
 }

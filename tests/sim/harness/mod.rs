@@ -11,6 +11,7 @@ mod check;
 mod dice;
 mod disk;
 mod faults;
+mod losses;
 mod network;
 mod people;
 mod process;
@@ -31,6 +32,8 @@ pub(crate) enum Mutant {
     NoToken,
     /// Batches are applied in whatever order they come (P4).
     NoCausalGate,
+    /// After a restore the host goes on under its old incarnation, whatever others hold (P5).
+    OldIncarnation,
 }
 
 impl std::str::FromStr for Mutant {
@@ -42,6 +45,7 @@ impl std::str::FromStr for Mutant {
             "ack-before-sync" => Ok(Self::AckBeforeSync),
             "no-token" => Ok(Self::NoToken),
             "no-causal-gate" => Ok(Self::NoCausalGate),
+            "old-incarnation" => Ok(Self::OldIncarnation),
             _ => Err(format!("no mutant is called {name:?}")),
         }
     }

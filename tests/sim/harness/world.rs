@@ -17,6 +17,7 @@ use gaggle::wire::peer::PeerMessage;
 use super::dice::Dice;
 use super::disk::{Disk, Job};
 use super::faults::{Faults, Undo};
+use super::losses::Losses;
 use super::network::Link;
 use super::people::{Conn, Person};
 use super::{Mutant, Options};
@@ -150,6 +151,7 @@ pub(crate) struct World {
     pub(crate) posts: BTreeMap<RequestId, PostFacts>,
     /// Every entry that was ever committed.
     pub(crate) archive: BTreeMap<EntryId, Entry>,
+    pub(crate) losses: Losses,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
     pub(crate) next_id: u64,
@@ -202,6 +204,7 @@ impl World {
             feeds: BTreeMap::new(),
             posts: BTreeMap::new(),
             archive: BTreeMap::new(),
+            losses: Losses::default(),
             faults,
             counts: Counts::default(),
             next_id: 1,
@@ -213,6 +216,7 @@ impl World {
             let after = world.dice.between(0, 50_000);
             world.after(after, Event::Start { proc });
         }
+        world.losses.host = world.dice.index(world.disks.len());
         world.bring_people();
         world
     }
