@@ -540,10 +540,9 @@ mod tests {
         let (process, life) = (id("W2"), Life::Up);
         node.handle_input(at(ms), Input::Sibling { process, life, pid: 2 }, &mut out);
         node.handle_timeout(at(ms), &mut out);
-        let mut beats = out.iter().filter_map(|output| match output {
-            Output::Beat { heartbeat, .. } => Some(heartbeat.warm),
-            _ => None,
-        });
+        let warm =
+            |output: &Output| if let Output::Beat { heartbeat, .. } = output { Some(heartbeat.warm) } else { None };
+        let mut beats = out.iter().filter_map(warm);
         beats.next().unwrap()
     }
 
@@ -552,11 +551,11 @@ mod tests {
         let mut node = first();
         let mut out = Vec::new();
         node.handle_input(at(1), Input::EpochTaken(Ok(standing(None))), &mut out);
-        let begun = out.iter().find_map(|output| match output {
-            Output::Persist { id, write: Write::Begin(origin), .. } => Some((*id, *origin)),
-            _ => None,
-        });
-        let (write, origin) = begun.unwrap();
+        let Some(Output::Persist { id: write, write: Write::Begin(origin), .. }) =
+            out.iter().find(|output| matches!(output, Output::Persist { .. })).cloned()
+        else {
+            panic!("no incarnation begins: {out:?}");
+        };
         assert!(!is_warm(&mut node, 1_000), "a sibling that takes over now would go on with the old origin");
         let full = Input::Persisted { writes: vec![write], result: Err(StoreTrouble::Full) };
         node.handle_input(at(1_001), full, &mut out);
