@@ -11,6 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::{harmless, json_line};
 use crate::cli::output::{Out, Paint};
+use crate::cli::screen::Screen;
 use crate::cli::session::{Person, Session};
 use crate::client::{ClusterStatus, Duty, HostStatus, Life};
 use crate::id::{ProcessId, Vector};
@@ -27,23 +28,17 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<u8, Fail
         context.out.line(&show(context.out, &status, &troubles))?;
         return Ok(if troubles.is_empty() { 0 } else { Kind::Degraded.exit_status() });
     }
+    let screen = Screen::of(context.out);
     loop {
         // A cluster that cannot be reached now is what somebody who watches wants to see, and see end.
-        match session.status().await {
-            Ok(status) => {
-                let text = show(context.out, &status, &troubles(&status));
-                context.out.line(&format!("{}{text}", clear_screen(context.out)))?;
-            }
-            Err(failure) => failure.report(context.out.format()),
+        match (session.status().await, screen) {
+            (Ok(status), None) => context.out.line(&show(context.out, &status, &troubles(&status)))?,
+            (Ok(status), Some(screen)) => screen.draw(&show(context.out, &status, &troubles(&status)), &[])?,
+            (Err(failure), None) => failure.report(context.out.format()),
+            (Err(failure), Some(screen)) => screen.draw(&failure.to_text(), &[])?,
         }
         tokio::time::sleep(WATCH_EVERY).await;
     }
-}
-
-/// Makes place for the next look, where a terminal is.
-pub(crate) fn clear_screen(out: Out) -> &'static str {
-    use std::io::IsTerminal;
-    if !out.is_json() && std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" }
 }
 
 fn show(out: Out, status: &ClusterStatus, troubles: &[String]) -> String {

@@ -1,11 +1,10 @@
 //! `up`: the processes of some hosts as children of this command, and a view of them.
 
-use std::collections::VecDeque;
-use std::io::IsTerminal;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::cli::args::UpArgs;
 use crate::cli::context::{Context, Loaded};
@@ -13,10 +12,11 @@ use crate::cli::failure::Failure;
 use crate::cli::harmless::harmless;
 use crate::cli::interrupted;
 use crate::cli::output::Paint;
+use crate::cli::screen::Screen;
 use crate::cli::session::{Person, Session};
-use crate::cli::status::{clear_screen, status_text, troubles};
+use crate::cli::status::{status_text, troubles};
 use crate::client::ClusterStatus;
-use crate::id::HostId;
+use crate::id::{HostId, ProcessId};
 use crate::runtime::supervise::{ChildEvent, Supervisor, UpOptions};
 use crate::topology::{Role, Topology};
 
@@ -26,14 +26,16 @@ const ASK_UNTIL_READY: Duration = Duration::from_millis(25);
 const ASK_WHEN_READY: Duration = Duration::from_millis(500);
 /// One answer of a local process takes a millisecond; while it starts, it takes for ever.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
-/// Lines below the table.
+/// Lines below the table, where there is room for them.
 const LINES_SHOWN: usize = 10;
 
 /// What is on the screen.
 struct View {
     context: Context,
-    live: bool,
-    lines: VecDeque<String>,
+    screen: Option<Screen>,
+    lines: Vec<String>,
+    /// Our children as they live now.
+    children: BTreeMap<ProcessId, u32>,
     ready: Option<String>,
     status: Option<ClusterStatus>,
 }
@@ -69,11 +71,21 @@ fn chosen(topology: &Topology, named: &[HostId]) -> Result<Vec<HostId>, Failure>
     Ok(if named.is_empty() { known } else { named.to_vec() })
 }
 
-/// Whether every duty that these hosts can fill is taken.
-fn is_ready(topology: &Topology, hosts: &[HostId], status: &ClusterStatus) -> bool {
+/// Whether every duty that these hosts can fill is taken, and by our children: another `gaggle up` of the same
+/// topology would answer in their place, until they find their ports taken.
+fn is_ready(
+    topology: &Topology,
+    hosts: &[HostId],
+    status: &ClusterStatus,
+    children: &BTreeMap<ProcessId, u32>,
+) -> bool {
     let has_duties = |id: &HostId| {
-        let found = status.hosts.iter().find(|host| host.name == *id);
-        found.is_some_and(|host| host.up && host.serving.is_some() && host.relaying.is_some())
+        let Some(host) = status.hosts.iter().find(|host| host.name == *id) else { return false };
+        let is_ours = |duty: Option<ProcessId>| {
+            let process = host.processes.iter().find(|process| Some(process.id) == duty);
+            process.is_some_and(|process| children.get(&process.id) == Some(&process.pid))
+        };
+        host.up && is_ours(host.serving) && is_ours(host.relaying)
     };
     let has_master = |id: &HostId| {
         topology.host(*id).is_some_and(|host| host.processes.iter().any(|process| process.role == Role::Master))
@@ -92,23 +104,28 @@ async fn watch(
     stop: impl Future<Output = ()>,
 ) -> Result<u8, Failure> {
     let (sender, mut statuses) = mpsc::channel(1);
-    let asking = super::spawn(ask(context.clone(), loaded.clone(), hosts.to_vec(), sender));
-    let live = !context.out.is_json() && std::io::stdout().is_terminal();
-    let mut view = View { context: context.clone(), live, lines: VecDeque::new(), ready: None, status: None };
+    let (is_ready_now, ready) = watch::channel(false);
+    let asking = super::spawn(ask(context.clone(), loaded.clone(), hosts.to_vec(), sender, ready));
+    let screen = Screen::of(context.out);
+    let (lines, children) = (Vec::new(), BTreeMap::new());
+    let mut view = View { context: context.clone(), screen, lines, children, ready: None, status: None };
     tokio::pin!(stop);
     let result = loop {
         tokio::select! {
             event = events.recv() => match event {
                 Some(ChildEvent::Failed { id, message }) => {
-                    break Err(Failure::failed(format!("{id} cannot start: {message}"))
-                        .hint("is this topology up already (gaggle status)? Otherwise free the port, or correct the file"));
+                    // The last line says why, in the words of a command.
+                    let why = message.lines().last().unwrap_or_default().trim_start_matches("gaggle: ");
+                    break Err(Failure::failed(format!("{id} cannot start: {why}"))
+                        .hint("`gaggle status` shows whether this topology is up already"));
                 }
                 Some(event) => view.event(&event)?,
                 None => break Err(Failure::failed("all processes ended").hint("the lines above say why")),
             },
             Some(status) = statuses.recv() => {
-                if view.ready.is_none() && is_ready(&loaded.topology, hosts, &status) {
+                if view.ready.is_none() && is_ready(&loaded.topology, hosts, &status, &view.children) {
                     view.ready(started.elapsed())?;
+                    is_ready_now.send_replace(true);
                 }
                 view.status = Some(status);
                 view.draw()?;
@@ -121,9 +138,14 @@ async fn watch(
 }
 
 /// Asks for the status again and again, over a connection of its own, by whatever way in answers.
-async fn ask(context: Context, loaded: Loaded, hosts: Vec<HostId>, statuses: mpsc::Sender<ClusterStatus>) {
+async fn ask(
+    context: Context,
+    loaded: Loaded,
+    hosts: Vec<HostId>,
+    statuses: mpsc::Sender<ClusterStatus>,
+    ready: watch::Receiver<bool>,
+) {
     let mut session: Option<Session> = None;
-    let mut pause = ASK_UNTIL_READY;
     loop {
         if session.is_none() {
             session = open(&context, &loaded, &hosts).await;
@@ -131,9 +153,6 @@ async fn ask(context: Context, loaded: Loaded, hosts: Vec<HostId>, statuses: mps
         if let Some(open) = &session {
             match tokio::time::timeout(ANSWER_WAIT, open.status()).await {
                 Ok(Ok(status)) => {
-                    if is_ready(&loaded.topology, &hosts, &status) {
-                        pause = ASK_WHEN_READY;
-                    }
                     if statuses.send(status).await.is_err() {
                         return;
                     }
@@ -142,6 +161,7 @@ async fn ask(context: Context, loaded: Loaded, hosts: Vec<HostId>, statuses: mps
                 Ok(Err(_)) | Err(_) => session = None,
             }
         }
+        let pause = if *ready.borrow() { ASK_WHEN_READY } else { ASK_UNTIL_READY };
         tokio::time::sleep(pause).await;
     }
 }
@@ -159,27 +179,33 @@ async fn open(context: &Context, loaded: &Loaded, hosts: &[HostId]) -> Option<Se
 impl View {
     fn event(&mut self, event: &ChildEvent) -> Result<(), Failure> {
         let line = match event {
-            ChildEvent::Started { id, pid } => format!("{id} started as pid {pid}"),
-            ChildEvent::Died { id, how } => format!("{id} ended: {how}"),
+            ChildEvent::Started { id, pid } => {
+                self.children.insert(*id, *pid);
+                format!("{id} started as pid {pid}")
+            }
+            ChildEvent::Died { id, how } => {
+                self.children.remove(id);
+                format!("{id} ended: {how}")
+            }
             ChildEvent::Restarting { id, after } => format!("{id} starts again in {} ms", after.as_millis()),
             ChildEvent::Line { id, text } => format!("{id} | {text}"),
             ChildEvent::Failed { id, message } => format!("{id} failed: {message}"),
         };
-        if !self.live {
+        if self.screen.is_none() {
             self.context.out.notice("log", &line);
             return Ok(());
         }
-        self.lines.push_back(harmless(&line));
-        while self.lines.len() > LINES_SHOWN {
-            self.lines.pop_front();
+        if self.lines.len() >= LINES_SHOWN {
+            self.lines.remove(0);
         }
+        self.lines.push(self.context.out.paint(Paint::Dim, &harmless(&line)));
         self.draw()
     }
 
     fn ready(&mut self, after: Duration) -> Result<(), Failure> {
         let seconds = after.as_secs_f64();
         let line = format!("ready in {seconds:.2} s");
-        if !self.live {
+        if self.screen.is_none() {
             let rounded = (seconds * 1000.0).round() / 1000.0;
             self.context.out.say(&json!({"v": 1, "ready": true, "seconds": rounded}), &line)?;
         }
@@ -188,19 +214,57 @@ impl View {
     }
 
     fn draw(&self) -> Result<(), Failure> {
-        if !self.live {
-            return Ok(());
-        }
+        let Some(screen) = self.screen else { return Ok(()) };
         let out = self.context.out;
         let mut text = self.ready.clone().unwrap_or_else(|| "starting ...".to_owned());
         text.push_str("  (Ctrl-C stops all)\n");
         if let Some(status) = &self.status {
             text.push_str(&status_text(out, status, &troubles(status)));
-            text.push('\n');
         }
-        for line in &self.lines {
-            text.push_str(&format!("\n{}", out.paint(Paint::Dim, line)));
-        }
-        out.line(&format!("{}{text}", clear_screen(out)))
+        screen.draw(&text, &self.lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Duty, HostStatus, Life, ProcessStatus};
+    use crate::id::{Digest, Epoch, Vector};
+
+    #[test]
+    fn ready_means_our_own_children() {
+        let text = "cluster = \"c\"\n[[host]]\nname = \"a\"\n[[host.process]]\nid = \"A1\"\nrole = \"master\"\naddr = \"127.0.0.1:7001\"\n";
+        let topology = Topology::parse(text, "t.toml").unwrap();
+        let process = &topology.hosts[0].processes[0];
+        let one = Some(process.id);
+        let host = HostStatus {
+            name: topology.hosts[0].id,
+            up: true,
+            serving: one,
+            relaying: one,
+            directing: one,
+            epoch: Epoch(1),
+            sessions: 0,
+            vector: Vector::new(),
+            digest: Digest(0),
+            entries: 0,
+            lag: 0,
+            disk_bytes: 0,
+            processes: vec![ProcessStatus {
+                id: process.id,
+                role: process.role,
+                addr: process.addr,
+                life: Life::Up,
+                pid: 42,
+                duties: vec![Duty::Serve, Duty::Relay, Duty::Direct],
+            }],
+        };
+        let status = ClusterStatus { cluster: "c".into(), alarms: vec![], hosts: vec![host] };
+        let ready = |pid: u32| {
+            let children = [(process.id, pid)].into_iter().collect();
+            is_ready(&topology, &[topology.hosts[0].id], &status, &children)
+        };
+        assert!(ready(42));
+        assert!(!ready(43), "the duty is another's");
     }
 }
