@@ -51,6 +51,9 @@ pub const ANSWER_NAMES_MAX: u32 = 10_000;
 pub const TIMELINE_POSTS: u32 = 20;
 /// Entries that one read for feeds walks through.
 pub const FEED_ENTRIES_MAX: usize = 1_024;
+/// Posts that a feed is told at once when a join arrives after them; older ones are only in the timeline. A partition
+/// makes as many; together with a full answer they fit in a frame.
+pub const FEED_LATE_POSTS_MAX: usize = 500;
 /// Bidirectional streams of a connection (4,096 cost 370 kB each connection, 100 cost 38 kB).
 pub const STREAMS_MAX: u32 = 100;
 /// Handshakes under way before clients are asked to prove their address (QUIC Retry).
@@ -59,6 +62,8 @@ pub const HANDSHAKES_MAX: usize = 64;
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Writes folded into one transaction: bounds how long the writer thread holds its lock.
 pub const COMMIT_WRITES_MAX: usize = 4_096;
+/// Entries of one origin that leave the log at once: a few milliseconds of the store's lock.
+pub const CUT_ENTRIES_MAX: u64 = 8_192;
 /// The size of the LMDB map, bytes: address space, not disk.
 pub const STORE_BYTES_MAX: usize = 1 << 38;
 /// Rows of one snapshot chunk are bounded by these bytes: one short read transaction.
@@ -122,6 +127,7 @@ pub const READ_TRANSACTION_MAX: Duration = Duration::from_secs(1);
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
 const _: () = assert!(POST_CHARS_MAX * 4 + 512 < ENTRY_BYTES_MAX);
 const _: () = assert!(ANSWER_BYTES_MAX + ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(ANSWER_BYTES_MAX + FEED_LATE_POSTS_MAX * (POST_CHARS_MAX * 4 + 1_024) < FRAME_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_RELAYS.as_millis() * 4 < HOST_SILENCE_FLOOR.as_millis());
 const _: () = assert!(HEARTBEAT_SIBLINGS.as_millis() * 3 < SIBLING_SILENCE.as_millis());
 const _: () = assert!(SIBLING_SILENCE.as_millis() < DUTY_HOLD.as_millis());

@@ -75,9 +75,9 @@ pub struct Topology {
     pub certs: PathBuf,
     /// What writes wait for unless a request says otherwise.
     pub ack: AckLevel,
-    /// Entries that each host keeps in its log even when every host has them.
+    /// Entries of each origin that a host keeps in its log even when every host has them.
     pub log_entries_kept: u64,
-    /// Entries above which the log is cut although a host may lack them (it then takes a snapshot).
+    /// Entries of an origin above which the log is cut although a host may lack them (it then takes a snapshot).
     pub log_entries_max: u64,
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn node(context: &Context, id: ProcessId) -> Result<u8, Failure> {
     run_node(NodeOptions { topology: loaded.topology, base, id }).map_err(|error| {
         let kind = match error {
             RunError::UnknownProcess(_) => Kind::Usage,
+            RunError::Identity(_) => Kind::Identity,
             RunError::Running { .. } | RunError::Start(_) | RunError::Failed(_) => Kind::Failed,
         };
         Failure::new(kind, error.to_string())

@@ -1,14 +1,14 @@
 //! `up`: the processes of some hosts as children of this command, and a view of them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::cli::args::UpArgs;
 use crate::cli::context::{Context, Loaded};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::harmless;
 use crate::cli::interrupted;
 use crate::cli::output::Paint;
@@ -34,9 +34,9 @@ struct View {
     context: Context,
     screen: Option<Screen>,
     lines: Vec<String>,
-    /// Our children as they live now.
-    children: BTreeMap<ProcessId, u32>,
     ready: Option<String>,
+    /// Our own children that have their ports and stores: the same processes may run elsewhere, and answer.
+    children: BTreeSet<ProcessId>,
     status: Option<ClusterStatus>,
 }
 
@@ -71,21 +71,11 @@ fn chosen(topology: &Topology, named: &[HostId]) -> Result<Vec<HostId>, Failure>
     Ok(if named.is_empty() { known } else { named.to_vec() })
 }
 
-/// Whether every duty that these hosts can fill is taken, and by our children: another `gaggle up` of the same
-/// topology would answer in their place, until they find their ports taken.
-fn is_ready(
-    topology: &Topology,
-    hosts: &[HostId],
-    status: &ClusterStatus,
-    children: &BTreeMap<ProcessId, u32>,
-) -> bool {
+/// Whether every duty that these hosts can fill is taken.
+fn is_ready(topology: &Topology, hosts: &[HostId], status: &ClusterStatus) -> bool {
     let has_duties = |id: &HostId| {
-        let Some(host) = status.hosts.iter().find(|host| host.name == *id) else { return false };
-        let is_ours = |duty: Option<ProcessId>| {
-            let process = host.processes.iter().find(|process| Some(process.id) == duty);
-            process.is_some_and(|process| children.get(&process.id) == Some(&process.pid))
-        };
-        host.up && is_ours(host.serving) && is_ours(host.relaying)
+        let found = status.hosts.iter().find(|host| host.name == *id);
+        found.is_some_and(|host| host.up && host.serving.is_some() && host.relaying.is_some())
     };
     let has_master = |id: &HostId| {
         topology.host(*id).is_some_and(|host| host.processes.iter().any(|process| process.role == Role::Master))
@@ -104,30 +94,29 @@ async fn watch(
     stop: impl Future<Output = ()>,
 ) -> Result<u8, Failure> {
     let (sender, mut statuses) = mpsc::channel(1);
-    let (is_ready_now, ready) = watch::channel(false);
-    let asking = super::spawn(ask(context.clone(), loaded.clone(), hosts.to_vec(), sender, ready));
-    let screen = Screen::of(context.out);
-    let (lines, children) = (Vec::new(), BTreeMap::new());
-    let mut view = View { context: context.clone(), screen, lines, children, ready: None, status: None };
+    let asking = super::spawn(ask(context.clone(), loaded.clone(), hosts.to_vec(), sender));
+    let mut view = View {
+        context: context.clone(),
+        screen: Screen::of(context.out),
+        lines: Vec::new(),
+        ready: None,
+        children: BTreeSet::new(),
+        status: None,
+    };
     tokio::pin!(stop);
     let result = loop {
         tokio::select! {
             event = events.recv() => match event {
-                Some(ChildEvent::Failed { id, message }) => {
-                    // The last line says why, in the words of a command.
-                    let why = message.lines().last().unwrap_or_default().trim_start_matches("gaggle: ");
-                    break Err(Failure::failed(format!("{id} cannot start: {why}"))
-                        .hint("`gaggle status` shows whether this topology is up already"));
+                Some(ChildEvent::Failed { id, status, message }) => break Err(cannot_start(id, status, &message)),
+                Some(event) => {
+                    view.event(&event)?;
+                    view.look(&loaded.topology, hosts, started)?;
                 }
-                Some(event) => view.event(&event)?,
                 None => break Err(Failure::failed("all processes ended").hint("the lines above say why")),
             },
             Some(status) = statuses.recv() => {
-                if view.ready.is_none() && is_ready(&loaded.topology, hosts, &status, &view.children) {
-                    view.ready(started.elapsed())?;
-                    is_ready_now.send_replace(true);
-                }
                 view.status = Some(status);
+                view.look(&loaded.topology, hosts, started)?;
                 view.draw()?;
             }
             () = &mut stop => break Ok(0),
@@ -137,15 +126,22 @@ async fn watch(
     result
 }
 
+/// A process could not start at all; its exit status says whose fault that is.
+fn cannot_start(id: ProcessId, status: Option<i32>, message: &str) -> Failure {
+    // The last line says why, in the words of a command.
+    let why = message.lines().last().unwrap_or_default().trim_start_matches("gaggle: ");
+    let message = format!("{id} cannot start: {why}");
+    if status == Some(i32::from(Kind::Identity.exit_status())) {
+        return Failure::identity(message);
+    }
+    Failure::failed(message)
+        .hint("is this topology up already (gaggle status)? Otherwise free the port, or correct the file")
+}
+
 /// Asks for the status again and again, over a connection of its own, by whatever way in answers.
-async fn ask(
-    context: Context,
-    loaded: Loaded,
-    hosts: Vec<HostId>,
-    statuses: mpsc::Sender<ClusterStatus>,
-    ready: watch::Receiver<bool>,
-) {
+async fn ask(context: Context, loaded: Loaded, hosts: Vec<HostId>, statuses: mpsc::Sender<ClusterStatus>) {
     let mut session: Option<Session> = None;
+    let mut pause = ASK_UNTIL_READY;
     loop {
         if session.is_none() {
             session = open(&context, &loaded, &hosts).await;
@@ -153,6 +149,9 @@ async fn ask(
         if let Some(open) = &session {
             match tokio::time::timeout(ANSWER_WAIT, open.status()).await {
                 Ok(Ok(status)) => {
+                    if is_ready(&loaded.topology, &hosts, &status) {
+                        pause = ASK_WHEN_READY;
+                    }
                     if statuses.send(status).await.is_err() {
                         return;
                     }
@@ -161,7 +160,6 @@ async fn ask(
                 Ok(Err(_)) | Err(_) => session = None,
             }
         }
-        let pause = if *ready.borrow() { ASK_WHEN_READY } else { ASK_UNTIL_READY };
         tokio::time::sleep(pause).await;
     }
 }
@@ -179,17 +177,15 @@ async fn open(context: &Context, loaded: &Loaded, hosts: &[HostId]) -> Option<Se
 impl View {
     fn event(&mut self, event: &ChildEvent) -> Result<(), Failure> {
         let line = match event {
-            ChildEvent::Started { id, pid } => {
-                self.children.insert(*id, *pid);
-                format!("{id} started as pid {pid}")
+            ChildEvent::Ready { id } => {
+                self.children.insert(*id);
+                return Ok(());
             }
-            ChildEvent::Died { id, how } => {
-                self.children.remove(id);
-                format!("{id} ended: {how}")
-            }
+            ChildEvent::Started { id, pid } => format!("{id} started as pid {pid}"),
+            ChildEvent::Died { id, how } => format!("{id} ended: {how}"),
             ChildEvent::Restarting { id, after } => format!("{id} starts again in {} ms", after.as_millis()),
             ChildEvent::Line { id, text } => format!("{id} | {text}"),
-            ChildEvent::Failed { id, message } => format!("{id} failed: {message}"),
+            ChildEvent::Failed { id, message, .. } => format!("{id} failed: {message}"),
         };
         if self.screen.is_none() {
             self.context.out.notice("log", &line);
@@ -200,6 +196,14 @@ impl View {
         }
         self.lines.push(self.context.out.paint(Paint::Dim, &harmless(&line)));
         self.draw()
+    }
+
+    /// Says `ready`, once, when everything is.
+    fn look(&mut self, topology: &Topology, hosts: &[HostId], started: Instant) -> Result<(), Failure> {
+        let mut wanted = topology.processes().filter(|process| hosts.contains(&process.host));
+        let all = wanted.all(|process| self.children.contains(&process.id));
+        let duties = self.status.as_ref().is_some_and(|status| is_ready(topology, hosts, status));
+        if self.ready.is_none() && all && duties { self.ready(started.elapsed()) } else { Ok(()) }
     }
 
     fn ready(&mut self, after: Duration) -> Result<(), Failure> {
@@ -222,49 +226,5 @@ impl View {
             text.push_str(&status_text(out, status, &troubles(status)));
         }
         screen.draw(&text, &self.lines)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::{Duty, HostStatus, Life, ProcessStatus};
-    use crate::id::{Digest, Epoch, Vector};
-
-    #[test]
-    fn ready_means_our_own_children() {
-        let text = "cluster = \"c\"\n[[host]]\nname = \"a\"\n[[host.process]]\nid = \"A1\"\nrole = \"master\"\naddr = \"127.0.0.1:7001\"\n";
-        let topology = Topology::parse(text, "t.toml").unwrap();
-        let process = &topology.hosts[0].processes[0];
-        let one = Some(process.id);
-        let host = HostStatus {
-            name: topology.hosts[0].id,
-            up: true,
-            serving: one,
-            relaying: one,
-            directing: one,
-            epoch: Epoch(1),
-            sessions: 0,
-            vector: Vector::new(),
-            digest: Digest(0),
-            entries: 0,
-            lag: 0,
-            disk_bytes: 0,
-            processes: vec![ProcessStatus {
-                id: process.id,
-                role: process.role,
-                addr: process.addr,
-                life: Life::Up,
-                pid: 42,
-                duties: vec![Duty::Serve, Duty::Relay, Duty::Direct],
-            }],
-        };
-        let status = ClusterStatus { cluster: "c".into(), alarms: vec![], hosts: vec![host] };
-        let ready = |pid: u32| {
-            let children = [(process.id, pid)].into_iter().collect();
-            is_ready(&topology, &[topology.hosts[0].id], &status, &children)
-        };
-        assert!(ready(42));
-        assert!(!ready(43), "the duty is another's");
     }
 }

@@ -184,8 +184,8 @@ impl Client {
         let mut before = None;
         let mut newest: Option<Vector> = None;
         loop {
-            let page = wanted.min(limits::ANSWER_POSTS_MAX);
-            let body = RequestBody::Timeline { of: of.clone(), limit: page, since: None, before };
+            // All that is still wanted, though no answer holds so much: only then `more` tells that there is a rest.
+            let body = RequestBody::Timeline { of: of.clone(), limit: wanted, since: None, before };
             let (posts, more, cursor) = self.posts(body, deadline).await?;
             let cursor = newest.get_or_insert(cursor);
             wanted = wanted.saturating_sub(count(&posts));
@@ -211,8 +211,8 @@ impl Client {
         let mut since = since;
         loop {
             let wanted = limit.saturating_sub(count(&all));
-            let page = wanted.min(limits::ANSWER_POSTS_MAX);
-            let body = RequestBody::Timeline { of: of.clone(), limit: page, since: Some(since.clone()), before: None };
+            let body =
+                RequestBody::Timeline { of: of.clone(), limit: wanted, since: Some(since.clone()), before: None };
             let (posts, more, cursor) = self.posts(body, deadline).await?;
             let reached = posts.last().map(|post| post.cursor.clone());
             all.extend(posts);

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::id::{EntryId, Epoch, HostId, Origin, ProcessId, RequestId, Seq, Token, Vector};
+use crate::limits;
 use crate::net::{CloseCode, FrameReader, FrameWriter, Identity, Link, NodeEndpoint};
 use crate::service::entry::Stamp;
 use crate::service::intake::{Accepted, WriteOp};
@@ -80,13 +81,17 @@ impl World {
                 Response::Answer(Answer::Names { names: vec![name.into()], next: next.map(str::to_owned) })
             }
             RequestBody::Timeline { limit, since, before, .. } => {
+                // As the service does: `more` means that the answer's own limit cut it short of what was asked for.
                 let all = self.posts.load(Ordering::Relaxed);
+                let page = u64::from(limit.min(limits::ANSWER_POSTS_MAX));
                 let end = before.map_or(all, |before| before.hlc.0 - 1);
-                let begin = since.map_or(end.saturating_sub(u64::from(limit)), |since| since.get(origin()).0);
-                let end = end.min(begin + u64::from(limit));
-                let more = if before.is_some() || end == all && begin > 0 { begin > 0 } else { end < all };
+                let begin = since.as_ref().map_or(end.saturating_sub(page), |since| since.get(origin()).0);
+                let end = end.min(begin + page);
+                let rest = if since.is_some() { end < all } else { begin > 0 };
+                let more = rest && end - begin < u64::from(limit);
                 let posts = (begin + 1..=end).map(shown).collect();
-                Response::Answer(Answer::Posts { posts, more, cursor: vector(all) })
+                let cursor = vector(if since.is_some() { end } else { all });
+                Response::Answer(Answer::Posts { posts, more, cursor })
             }
             RequestBody::Assign => Response::Assigned(self.assignment.lock().unwrap().clone().unwrap()),
             RequestBody::Status | RequestBody::Drain { .. } | RequestBody::WhoAmI => Response::Draining,

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::feeds::Lack;
+use crate::core::retention::Retention;
 use crate::id::{EntryId, HostId, Origin, Seq, Vector};
 use crate::topology::AckLevel;
 
@@ -79,9 +81,20 @@ impl Copies {
         &self.own
     }
 
-    /// Whether any other host is known to hold all of these.
-    pub(crate) fn elsewhere(&self, wanted: &Vector) -> bool {
-        self.others.values().any(|vector| vector.covers(wanted))
+    /// What may be done about something that is not shown here.
+    pub(crate) fn lack(&self, wanted: &Vector) -> Lack {
+        if self.own.covers(wanted) {
+            Lack::Soon
+        } else if self.others.values().any(|vector| vector.covers(wanted)) {
+            Lack::Elsewhere
+        } else {
+            Lack::Nowhere
+        }
+    }
+
+    /// How far the log may be cut now.
+    pub(crate) fn next_cut(&self, retention: Retention, cut: &Vector) -> Option<Vector> {
+        retention.next_cut(&self.own, cut, &self.others, self.hosts)
     }
 
     /// This host committed.

@@ -35,6 +35,11 @@ impl Detector {
         self.heard_at = now;
     }
 
+    /// Something else than a heartbeat came: it says that the other side lives, and nothing about its rhythm.
+    pub(crate) fn on_sign_of_life(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
     /// The listener itself was away: the gap says nothing about the link.
     pub(crate) fn on_own_pause(&mut self, now: Instant) {
         self.heard_at = now;

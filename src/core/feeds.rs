@@ -2,15 +2,18 @@
 //!
 //! A feed whose client reads slowly stalls only itself: its next step is read when its last frame was written. Feeds
 //! that stand at the same cursor, as those that keep up do, are read for together. A cursor is a vector, so a feed goes
-//! on at any host.
+//! on at any host, once what its token and its cursor name is shown there: without it, the host would tell posts of
+//! somebody whom the person has left, or a post again that was told elsewhere under another entry. If nobody in reach
+//! has it, the feed goes on with the part that can be had.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::io::{Output, Outputs, ReadId};
 use crate::error::Refusal;
 use crate::id::{ClientId, FeedId, Token, UserId, Vector};
 use crate::limits;
 use crate::service::feed::FeedStep;
+use crate::time::Instant;
 use crate::wire::client::FeedFrame;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +29,27 @@ struct Feed {
     user: UserId,
     cursor: Vector,
     state: State,
+    /// Seen elsewhere, and not known to be shown here: the feed waits for it.
+    lacks: Option<Vector>,
+}
+
+/// What may be done about something seen that is not shown here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// It is held here, and will be shown.
+    Soon,
+    /// Another host has it.
+    Elsewhere,
+    /// Nobody in reach has it.
+    Nowhere,
 }
 
 /// All feeds of a primary.
 #[derive(Debug, Default)]
 pub(crate) struct Feeds {
     feeds: BTreeMap<FeedId, Feed>,
+    /// Feeds that wait for what they lack, by the end of their patience.
+    waiting: VecDeque<(Instant, FeedId)>,
     next_read: u64,
 }
 
@@ -45,15 +63,54 @@ impl Feeds {
     }
 
     /// A feed begins.
-    pub(crate) fn open(&mut self, feed: FeedId, client: ClientId, user: UserId, since: Vector) {
-        self.feeds.insert(feed, Feed { client, user, cursor: since, state: State::Idle });
+    pub(crate) fn open(&mut self, now: Instant, feed: FeedId, of: (ClientId, UserId), token: Vector, since: Vector) {
+        let mut seen = token;
+        seen.merge(&since);
+        let (client, user) = of;
+        self.feeds.insert(feed, Feed { client, user, cursor: since, state: State::Idle, lacks: Some(seen) });
+        self.waiting.push_back((now + limits::TOKEN_WAIT, feed));
+    }
+
+    /// Feeds that have waited long enough: those that may be had elsewhere end with this refusal.
+    pub(crate) fn on_timeout(
+        &mut self,
+        now: Instant,
+        shown: &Vector,
+        lack: impl Fn(&Vector) -> Lack,
+        behind: &Refusal,
+        out: &mut Outputs,
+    ) {
+        if self.waiting.front().is_none_or(|(at, _)| now < *at) {
+            return;
+        }
+        let mut still = Vec::new();
+        while let Some((_, id)) = self.waiting.pop_front_if(|(at, _)| now >= *at) {
+            let Some(feed) = self.feeds.get_mut(&id) else { continue };
+            match feed.lacks.as_ref().map(&lack) {
+                None => {}
+                Some(Lack::Soon) => still.push((now + limits::TOKEN_WAIT, id)),
+                Some(Lack::Nowhere) => feed.lacks = None,
+                Some(Lack::Elsewhere) => {
+                    self.feeds.remove(&id);
+                    out.push(Output::Feed { feed: id, frame: FeedFrame::Ended(behind.clone()) });
+                }
+            }
+        }
+        self.waiting.extend(still);
+        self.pump(shown, out);
+    }
+
+    /// When `on_timeout` is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.front().map(|(at, _)| *at)
     }
 
     /// Reads for every feed that waits and is behind.
     pub(crate) fn pump(&mut self, shown: &Vector, out: &mut Outputs) {
         let mut groups: BTreeMap<&Vector, Vec<(FeedId, UserId)>> = BTreeMap::new();
-        for (id, feed) in &self.feeds {
-            if feed.state == State::Idle && !feed.cursor.covers(shown) {
+        for (id, feed) in &mut self.feeds {
+            feed.lacks.take_if(|lacks| shown.covers(lacks));
+            if feed.lacks.is_none() && feed.state == State::Idle && !feed.cursor.covers(shown) {
                 groups.entry(&feed.cursor).or_default().push((*id, feed.user));
             }
         }

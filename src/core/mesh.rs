@@ -206,6 +206,13 @@ impl Mesh {
         }
     }
 
+    /// A master of another host said something on a stream: it lives, whether its heartbeats have come yet or not. A
+    /// claim of one that counts as dead would be answered with a claim, for ever.
+    pub(crate) fn on_far_master(&mut self, now: Instant, from: ProcessId) {
+        let fresh = || FarMaster { detector: Detector::new(now, limits::HEARTBEAT_MASTERS), duties: Vec::new() };
+        self.masters.entry(from).or_insert_with(fresh).detector.on_sign_of_life(now);
+    }
+
     /// A primary of this host tells of itself.
     pub(crate) fn on_primary(&mut self, from: ProcessId, status: PrimaryStatus) {
         if self.primary.as_ref().is_none_or(|(_, known)| status.epoch >= known.epoch) {

@@ -260,7 +260,9 @@ impl Node {
             }
             Input::ClientOpened { client, key } => self.people.open(client, key),
             Input::Client { client, request } => self.on_client(now, client, request, out),
-            Input::FeedOpened { client, feed, token, since } => self.on_feed_opened(client, feed, token, since, out),
+            Input::FeedOpened { client, feed, token, since } => {
+                self.on_feed_opened(now, client, feed, token, since, out)
+            }
             Input::FeedWritten { feed } => self.on_feed_written(feed, out),
             Input::FeedClosed { feed } => self.on_feed_closed(feed),
             Input::ClientClosed { client } => self.on_client_closed(client),
@@ -306,6 +308,9 @@ impl Node {
 
     fn on_message(&mut self, now: Now, from: ProcessId, message: PeerMessage, out: &mut Outputs) {
         let decides = bears_on_duties(&message);
+        if decides && self.is_far_master(from) {
+            self.mesh.on_far_master(now.mono, from);
+        }
         match message {
             PeerMessage::Election { duty } => {
                 let fit = self.mesh.standing(now.mono, self.config.me);
@@ -451,8 +456,7 @@ impl Node {
         if sibling && heartbeat.warm {
             self.warm = Warm::Yes;
         }
-        let master = self.config.topology.process(from).is_some_and(|process| process.role == Role::Master);
-        if sibling || (master && self.is_master()) {
+        if sibling || self.is_far_master(from) {
             self.mesh.on_heartbeat(now.mono, from, &heartbeat);
             for duty in [Duty::Serve, Duty::Relay, Duty::Direct] {
                 let claims = if heartbeat.duties.contains(&duty) { Claims::Yes } else { Claims::No };
@@ -465,6 +469,12 @@ impl Node {
         if let Some(view) = heartbeat.view {
             self.on_view(now, from, view, out);
         }
+    }
+
+    /// Whether this process and the other are masters of different hosts.
+    fn is_far_master(&self, other: ProcessId) -> bool {
+        let far = |process: &crate::topology::ProcessSpec| process.role == Role::Master && process.host != self.host;
+        self.is_master() && self.config.topology.process(other).is_some_and(far)
     }
 
     pub(crate) fn is_master(&self) -> bool {

@@ -189,6 +189,7 @@ impl Node {
     /// A client wants a live feed.
     pub(crate) fn on_feed_opened(
         &mut self,
+        now: Now,
         client: ClientId,
         feed: FeedId,
         token: Token,
@@ -211,7 +212,7 @@ impl Node {
             return;
         }
         let primary = &mut term.primary;
-        primary.feeds.open(feed, client, UserId::of(&key), since);
+        primary.feeds.open(now.mono, feed, (client, UserId::of(&key)), token.vector, since);
         primary.feeds.pump(primary.copies.shown(), out);
         if let Some(person) = self.people.clients.get_mut(&client) {
             person.session = Session::Open;

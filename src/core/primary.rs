@@ -10,11 +10,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::copies::Copies;
-use crate::core::feeds::Feeds;
+use crate::core::feeds::{Feeds, Lack};
 use crate::core::io::{Output, Outputs};
+use crate::core::retention::Retention;
 use crate::core::sink::{Sink, Writes};
 use crate::error::{ErrorCode, Refusal};
-use crate::id::{ClientId, EntryId, Epoch, HostId, PublicKey, Token, UserId, Vector};
+use crate::id::{ClientId, EntryId, Epoch, HostId, Origin, PublicKey, Token, UserId, Vector};
 use crate::limits;
 use crate::service::intake::{Accepted, IntakeResult, WriteRequest};
 use crate::service::ledger::{Committed, Standing, Write, WriteId, Wrote};
@@ -86,6 +87,11 @@ pub(crate) struct Primary {
     waiting_of: BTreeMap<ClientId, usize>,
     /// The last write was refused for want of room; asked again at this time.
     full_until: Option<Instant>,
+    /// The incarnation that the store has not begun yet: no write goes to it before, as the old one's seqs may be taken.
+    beginning: Option<Origin>,
+    retention: Retention,
+    /// Asked of the store, which may not have done it yet.
+    cut: Vector,
 }
 
 /// What a primary needs to be told at its start.
@@ -94,6 +100,7 @@ pub(crate) struct Post {
     pub(crate) host: HostId,
     pub(crate) hosts: u32,
     pub(crate) level: AckLevel,
+    pub(crate) retention: Retention,
     /// Numbers of writes start here, so that those of an earlier term cannot be taken for this one's.
     pub(crate) first_write: u64,
 }
@@ -117,6 +124,9 @@ impl Primary {
             waiting: VecDeque::new(),
             waiting_of: BTreeMap::new(),
             full_until: None,
+            beginning: None,
+            retention: post.retention,
+            cut: Vector::new(),
         };
         primary.expect_copies(now);
         primary
@@ -139,6 +149,12 @@ impl Primary {
         self.numbers.next
     }
 
+    /// Begins a new incarnation.
+    pub(crate) fn begin(&mut self, origin: Origin, out: &mut Outputs) {
+        self.beginning = Some(origin);
+        self.persist(Write::Begin(origin), out);
+    }
+
     /// Has something else than a request committed.
     pub(crate) fn persist(&mut self, write: Write, out: &mut Outputs) {
         let (id, epoch) = (self.numbers.next_id(), self.numbers.epoch);
@@ -153,7 +169,10 @@ impl Primary {
     /// A person asks.
     pub(crate) fn on_request(&mut self, now: Now, ask: Ask, out: &mut Outputs) {
         let queued = self.waiting_of.contains_key(&ask.client);
-        if !queued && self.copies.shown().covers(&ask.request.token.vector) {
+        let is_write = matches!(ask.request.body, RequestBody::Write { .. });
+        if is_write && self.beginning.is_some() && self.full_until.is_some() {
+            self.refuse(ask.client, ask.request.number, self.disk_full(), out);
+        } else if !queued && self.beginning.is_none() && self.copies.shown().covers(&ask.request.token.vector) {
             self.perform(ask, out);
         } else if self.waiting.len() >= limits::TOKEN_WAITS_MAX {
             let refusal = Refusal::new(ErrorCode::Busy, "too many requests wait at this host: try again in a moment");
@@ -200,7 +219,12 @@ impl Primary {
         let Committed { outcomes, standing } = committed;
         assert!(standing.vector.covers(&self.standing.vector), "the store went back");
         self.standing = standing;
-        self.full_until = None;
+        self.beginning.take_if(|origin| self.standing.origin == Some(*origin));
+        if self.full_until.take().is_some()
+            && let Some(origin) = self.beginning
+        {
+            self.persist(Write::Begin(origin), out);
+        }
         self.copies.on_committed(&self.standing.vector);
         for (id, wrote) in &outcomes {
             if let (Some(sent), Wrote::Request(result)) = (self.at_store.remove(id), wrote) {
@@ -210,6 +234,16 @@ impl Primary {
         self.expect_copies(now);
         self.sink.on_persisted(&outcomes, &self.standing.vector, &mut self.numbers, out);
         self.on_shown(out);
+        self.shorten_log(out);
+    }
+
+    /// Has the log cut below what it need not hold.
+    fn shorten_log(&mut self, out: &mut Outputs) {
+        self.cut.merge(&self.standing.cut);
+        if let Some(cut) = self.copies.next_cut(self.retention, &self.cut) {
+            self.cut.merge(&cut);
+            self.persist(Write::Cut(cut), out);
+        }
     }
 
     /// Notes when the newest of this host's entries should have its copies.
@@ -289,7 +323,7 @@ impl Primary {
     fn on_shown(&mut self, out: &mut Outputs) {
         let mut still: BTreeMap<ClientId, usize> = BTreeMap::new();
         for (since, ask) in std::mem::take(&mut self.waiting) {
-            let held = self.copies.shown().covers(&ask.request.token.vector);
+            let held = self.beginning.is_none() && self.copies.shown().covers(&ask.request.token.vector);
             if held && !still.contains_key(&ask.client) {
                 self.perform(ask, out);
             } else {
@@ -304,16 +338,24 @@ impl Primary {
     /// The store has no room. The writes of this batch are handed back; room is asked for again later.
     pub(crate) fn on_full(&mut self, now: Now, writes: &[WriteId], out: &mut Outputs) {
         self.full_until = Some(now.mono + limits::SIBLING_SILENCE);
+        self.cut.clone_from(&self.standing.cut);
         for id in writes {
             if let Some(sent) = self.at_store.remove(id) {
-                let refusal = Refusal::new(
-                    ErrorCode::DiskFull,
-                    format!("the disk of {} is full and nothing was stored: free some space", self.host),
-                );
-                self.refuse(sent.client, sent.number, refusal, out);
+                self.refuse(sent.client, sent.number, self.disk_full(), out);
             }
         }
+        if self.beginning.is_some() {
+            for (_, ask) in std::mem::take(&mut self.waiting) {
+                self.refuse(ask.client, ask.request.number, self.disk_full(), out);
+            }
+            self.waiting_of.clear();
+        }
         self.sink.close_all(out);
+    }
+
+    fn disk_full(&self) -> Refusal {
+        let message = format!("the disk of {} is full and nothing was stored: free some space", self.host);
+        Refusal::new(ErrorCode::DiskFull, message)
     }
 
     /// Does what is due: copies that did not come, tokens that are not held, room asked for again.
@@ -323,7 +365,7 @@ impl Primary {
         }
         if self.full_until.is_some_and(|at| now.mono >= at) {
             self.full_until = Some(now.mono + limits::SIBLING_SILENCE);
-            self.persist(Write::Cut(Vector::new()), out);
+            self.persist(self.beginning.map_or(Write::Cut(Vector::new()), Write::Begin), out);
         }
         let mut late = Vec::new();
         while let Some((_, ask)) = self.waiting.pop_front_if(|(since, _)| now.mono >= *since + limits::TOKEN_WAIT) {
@@ -332,6 +374,14 @@ impl Primary {
         for ask in late {
             self.on_token_missed(now, ask, out);
         }
+        let copies = &self.copies;
+        let lack = |wanted: &Vector| copies.lack(wanted);
+        self.feeds.on_timeout(now.mono, copies.shown(), lack, &self.behind(), out);
+    }
+
+    /// What a client that has seen more than this host holds is told.
+    fn behind(&self) -> Refusal {
+        Refusal::new(ErrorCode::Behind, format!("{} is behind what you have seen: ask another host", self.host))
     }
 
     fn on_copies_missed(&mut self, newest: EntryId, out: &mut Outputs) {
@@ -358,7 +408,8 @@ impl Primary {
     /// The host does not hold what the token names. Entries that it holds, but may not show yet, are worth more time.
     fn on_token_missed(&mut self, now: Now, ask: Ask, out: &mut Outputs) {
         let Ask { client, request, .. } = &ask;
-        if self.copies.own().covers(&request.token.vector) {
+        let lack = self.copies.lack(&request.token.vector);
+        if lack == Lack::Soon {
             self.waiting.push_back((now.mono, ask));
             return;
         }
@@ -368,9 +419,8 @@ impl Primary {
                 self.waiting_of.remove(client);
             }
         }
-        if self.copies.elsewhere(&request.token.vector) {
-            let message = format!("{} is behind what you have seen: ask another host", self.host);
-            return self.refuse(*client, request.number, Refusal::new(ErrorCode::Behind, message), out);
+        if lack == Lack::Elsewhere {
+            return self.refuse(*client, request.number, self.behind(), out);
         }
         let own = self.copies.own();
         let mut token = Token { vector: Vector::new(), hlc: request.token.hlc };
@@ -414,7 +464,7 @@ impl Primary {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let copies = self.due.front().map(|(at, _)| *at);
         let tokens = self.waiting.front().map(|(since, _)| *since + limits::TOKEN_WAIT);
-        copies.into_iter().chain(tokens).chain(self.full_until).min()
+        copies.into_iter().chain(tokens).chain(self.full_until).chain(self.feeds.poll_timeout()).min()
     }
 
     /// What must always hold.

@@ -18,11 +18,12 @@ use crate::core::io::{Output, Outputs, ReadId, StoreTrouble};
 use crate::core::mesh::Willing;
 use crate::core::node::{Node, Phase, Warm};
 use crate::core::primary::{Post, Primary};
+use crate::core::retention::Retention;
 use crate::core::sink::SnapshotPart;
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Epoch, HostId, Origin, ProcessId, Vector};
 use crate::limits;
-use crate::service::ledger::{Committed, EntryRun, Standing, Write, WriteId};
+use crate::service::ledger::{Committed, EntryRun, Standing, WriteId};
 use crate::time::{Hlc, Instant, Now};
 use crate::wire::client::ServerFrame;
 use crate::wire::heartbeat::{Fitness, Life, PrimaryStatus};
@@ -142,6 +143,10 @@ impl Node {
             host: self.host,
             hosts: u32::try_from(self.config.topology.hosts.len()).unwrap_or(u32::MAX),
             level: self.config.topology.ack,
+            retention: Retention {
+                kept: self.config.topology.log_entries_kept,
+                max: self.config.topology.log_entries_max,
+            },
             first_write: self.last_write,
         };
         let epoch = standing.epoch;
@@ -229,7 +234,7 @@ impl Node {
         if begin {
             let origin = Origin { host, incarnation: fresh };
             tracing::info!(%origin, "a new incarnation begins");
-            term.primary.persist(Write::Begin(origin), out);
+            term.primary.begin(origin, out);
         }
         self.warm = Warm::Yes;
         self.tell_clients_serving(out);

@@ -288,7 +288,7 @@ impl Source {
     /// Opens anew what is closed or silent, and looks for what was lacked for long.
     pub(crate) fn on_timeout(&mut self, now: Instant, reads: &mut dyn Reads, out: &mut Outputs) {
         for host in self.outlets.keys().copied().collect::<Vec<_>>() {
-            if self.outlets.get(&host).is_some_and(|outlet| outlet.due(&self.committed).is_some_and(|at| now >= at)) {
+            if self.outlets.get(&host).is_some_and(|outlet| outlet.due().is_some_and(|at| now >= at)) {
                 let stuck = self.outlets.get(&host).is_some_and(|outlet| outlet.stuck(now));
                 if stuck {
                     self.open(now, host, out);
@@ -301,7 +301,7 @@ impl Source {
 
     /// When `on_timeout` is due.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.outlets.values().filter_map(|outlet| outlet.due(&self.committed)).min()
+        self.outlets.values().filter_map(Outlet::due).min()
     }
 }
 
@@ -354,16 +354,17 @@ impl Outlet {
     }
 
     /// When something is due.
-    fn due(&self, committed: &Vector) -> Option<Instant> {
+    fn due(&self) -> Option<Instant> {
         self.to?;
         match &self.state {
             State::Closed => Some(self.heard_at + REOPEN),
             State::Opening => Some(self.heard_at + limits::FORWARD_AFTER),
             State::Streaming => {
                 let silence = (!self.in_flight.is_empty()).then(|| self.heard_at + limits::REPLICATION_SILENCE);
-                let lagging = !self.sent.covers(committed) && self.reading.is_none() && !self.crowded();
-                let forward = self.mark.as_ref().filter(|_| lagging).map(|(at, _)| *at + limits::FORWARD_AFTER);
-                silence.into_iter().chain(forward).min()
+                let idle = self.reading.is_none() && !self.crowded();
+                // What was sent waits for the receiver's word, and what came after the mark for the next mark.
+                let unsent = self.mark.as_ref().filter(|(_, mark)| idle && !self.sent.covers(mark));
+                silence.into_iter().chain(unsent.map(|(at, _)| *at + limits::FORWARD_AFTER)).min()
             }
             State::Snapshot { awaiting: Awaiting::Receiver, .. } => Some(self.heard_at + limits::COPIES_WAIT * 10),
             State::Snapshot { .. } => None,

@@ -65,7 +65,10 @@ pub enum RunError {
         /// Its operating system's number.
         pid: u32,
     },
-    /// Ports, folders, keys or the operating system refused.
+    /// Its key, or a public identity, cannot be used.
+    #[error("{0}")]
+    Identity(String),
+    /// Ports, folders or the operating system refused.
     #[error("{0}")]
     Start(String),
     /// It ran, and cannot go on.
@@ -78,6 +81,7 @@ impl RunError {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::UnknownProcess(_) => 2,
+            Self::Identity(_) => 5,
             Self::Running { .. } | Self::Start(_) | Self::Failed(_) => 1,
         }
     }
@@ -120,6 +124,10 @@ fn start_error(error: impl std::fmt::Display) -> RunError {
     RunError::Start(error.to_string())
 }
 
+fn identity_error(error: impl std::fmt::Display) -> RunError {
+    RunError::Identity(error.to_string())
+}
+
 /// Where a process stands, in the topology and on the disk.
 struct Site {
     spec: ProcessSpec,
@@ -150,8 +158,8 @@ impl Site {
 
     fn identity(&self) -> Result<Identity, RunError> {
         let key = self.certs.join("private").join(format!("{}.key", self.spec.id));
-        let identity = Identity::load_or_make(&key).map_err(start_error)?;
-        certs::publish(&self.certs, self.spec.id, &identity.public_key()).map_err(start_error)?;
+        let identity = Identity::load_or_make(&key).map_err(identity_error)?;
+        certs::publish(&self.certs, self.spec.id, &identity.public_key()).map_err(identity_error)?;
         Ok(identity)
     }
 
@@ -168,7 +176,7 @@ async fn run(options: &NodeOptions, site: &Site, supervision: Supervision) -> Re
     let clock = Clock::start();
     site.refuse_a_second()?;
     let identity = site.identity()?;
-    let book = CertBook::load(&site.certs).map_err(start_error)?;
+    let book = CertBook::load(&site.certs).map_err(identity_error)?;
     let store = site.store(&options.topology.cluster)?;
     let endpoint = NodeEndpoint::bind(site.spec.addr, identity).map_err(start_error)?;
     let signals = Signals::new().map_err(start_error)?;

@@ -44,6 +44,11 @@ pub enum ChildEvent {
         /// Its operating system's number.
         pid: u32,
     },
+    /// It has its port and its store.
+    Ready {
+        /// Which.
+        id: ProcessId,
+    },
     /// It ended.
     Died {
         /// Which.
@@ -69,6 +74,8 @@ pub enum ChildEvent {
     Failed {
         /// Which.
         id: ProcessId,
+        /// Its exit status, if it came that far.
+        status: Option<i32>,
         /// Its own words.
         message: String,
     },

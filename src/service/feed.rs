@@ -10,9 +10,9 @@ use crate::id::{FeedId, Origin, Seq, UserId, Vector};
 use crate::limits;
 use crate::service::entry::{Entry, Op, Stamp};
 use crate::service::query::ShownPost;
-use crate::service::records::{self, Kind, PostRow};
+use crate::service::records::{self, Kind, Known, PostRow};
 use crate::service::rows::{Rows, Table, Walk};
-use crate::service::timeline::{self, Authors};
+use crate::service::timeline::{self, Authors, Source};
 use crate::service::view::View;
 use crate::service::{keys, ledger, meta};
 
@@ -43,14 +43,10 @@ pub fn advance(rows: &dyn Rows, from: &Vector, shown: &Vector, feeds: &[(FeedId,
     }
     let mut walk = LogWalk::new(rows, from, shown);
     let mut told = Told::new(View { rows, shown }, from, feeds);
-    let origins = from.len() + shown.len();
     let mut bytes = 0;
     for _ in 0..limits::FEED_ENTRIES_MAX {
         let Some(entry) = walk.next() else { break };
-        if let Op::Post { text } = &entry.op {
-            bytes += timeline::line_bytes(text.as_str().len(), origins);
-        }
-        told.tell(&entry);
+        bytes += told.tell(&entry);
         if bytes >= limits::ANSWER_BYTES_MAX {
             break;
         }
@@ -74,21 +70,58 @@ fn catch_up(
         reached.set(*origin, Seq(from.get(*origin).0 + step));
         budget -= step;
     }
-    let view = View { rows, shown: &reached };
-    let joins = View { rows, shown };
+    let (now, then) = (View { rows, shown: &reached }, View { rows, shown: from });
     let mut authors = Authors::default();
     let mut steps = Vec::new();
     for (feed, user) in feeds {
-        let found = timeline::new_posts(view, &timeline::sources(joins, *user), from);
+        let sources = timeline::sources(now, *user);
+        let mut posts = joined_meanwhile(then, *user, &sources, &mut authors);
+        posts.iter_mut().for_each(|post| post.cursor = from.clone());
+        let found = timeline::new_posts(now, &sources, from);
         let lines = found.iter().enumerate();
-        let lines = lines.filter_map(|(index, found)| Some((index, timeline::line(view, found, &mut authors)?)));
+        let lines = lines.filter_map(|(index, found)| Some((index, timeline::line(now, found, &mut authors)?)));
         let lines = lines.collect();
-        let (posts, _) = timeline::with_cursors(view, &found, lines, from, found.len());
+        posts.extend(timeline::with_cursors(now, &found, lines, from, found.len()).0);
         if !posts.is_empty() {
             steps.push(FeedStep { feed: *feed, posts });
         }
     }
     (steps, reached)
+}
+
+/// Late posts of the joins among these sources that a feed has come by since.
+fn joined_meanwhile(then: View<'_>, user: UserId, sources: &[Source], authors: &mut Authors) -> Vec<ShownPost> {
+    let mut posts = Vec::new();
+    for source in sources {
+        let Some(since) = source.after else { continue };
+        let until = then.join_stamp(user, source.author);
+        if until.is_none_or(|until| since < until) && posts.len() < limits::FEED_LATE_POSTS_MAX {
+            let join = Join { user, followee: source.author, since, until };
+            posts.extend(late_posts(then, join, limits::FEED_LATE_POSTS_MAX - posts.len(), authors));
+        }
+    }
+    posts
+}
+
+/// A join that a feed has come by.
+#[derive(Debug, Clone, Copy)]
+struct Join {
+    user: UserId,
+    followee: UserId,
+    since: Stamp,
+    /// It was known before, with this later stamp.
+    until: Option<Stamp>,
+}
+
+/// Posts that a feed has passed, and that belong to the timeline since it has come by a join.
+fn late_posts(then: View<'_>, join: Join, limit: usize, authors: &mut Authors) -> Vec<ShownPost> {
+    let was_told = |post: Stamp| match join.until {
+        Some(until) => post > until,
+        None => then.had_joined(join.user, join.followee, post),
+    };
+    let passed = timeline::newest_after(then, join.followee, join.since, limit);
+    let missed = passed.iter().filter(|found| !was_told(found.stamp));
+    missed.filter_map(|found| timeline::line(then, found, authors)).collect()
 }
 
 /// One origin's log between two places.
@@ -168,25 +201,70 @@ impl<'a> Told<'a> {
         Self { view, feeds, by_user, listeners, authors, posts, reached: from.clone() }
     }
 
-    /// Walks over one entry.
-    fn tell(&mut self, entry: &Entry) {
-        let post = match &entry.op {
-            Op::Post { .. } => self.post(entry),
-            Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } => None,
-        };
+    /// Walks over one entry; says how many bytes that takes in the answer at most.
+    fn tell(&mut self, entry: &Entry) -> usize {
+        match &entry.op {
+            Op::Post { .. } => self.tell_post(entry),
+            Op::Join { followee } => self.tell_join(entry, *followee),
+            Op::Leave { followee } => {
+                self.reached.raise(entry.id.origin, entry.id.seq);
+                self.listeners.remove(followee);
+                0
+            }
+            Op::Register { .. } => {
+                self.reached.raise(entry.id.origin, entry.id.seq);
+                0
+            }
+        }
+    }
+
+    fn tell_post(&mut self, entry: &Entry) -> usize {
+        let post = self.post(entry);
         self.reached.raise(entry.id.origin, entry.id.seq);
-        let Some(post) = post else { return };
+        let Some(post) = post else { return 0 };
+        let bytes = timeline::line_bytes(post.text.len(), self.reached.len());
         let listeners = self.listeners.get(&entry.user).map(Vec::as_slice).unwrap_or_default();
         for (index, after) in listeners {
             if after.is_none_or(|after| post.stamp > after) {
                 self.posts[*index].push(ShownPost { cursor: self.reached.clone(), ..post.clone() });
             }
         }
+        bytes
+    }
+
+    /// Posts that were made after this join and arrived before it (they had their copies earlier, or it was made at
+    /// another host, or again at another host before the first became known) are in the timeline from now on, and so
+    /// are told now: late, with their own time.
+    fn tell_join(&mut self, entry: &Entry, followee: UserId) -> usize {
+        let rows = self.view.rows;
+        let before = self.reached.clone();
+        self.reached.raise(entry.id.origin, entry.id.seq);
+        self.listeners.remove(&followee);
+        let Some(indexes) = self.by_user.get(&entry.user).filter(|_| entry.user != followee) else { return 0 };
+        let Some(row) = records::request(rows, entry.user, &entry.request) else { return 0 };
+        let (now, then) = (View { rows, shown: &self.reached }, View { rows, shown: &before });
+        let current = now.edge(entry.user, followee).map(|(stamp, _)| stamp);
+        let (since, until) = (row.first_in(&self.reached), row.first_in(&before));
+        let Some(since) = since.filter(|_| current == row.entries.first().map(Known::stamp) && since != until) else {
+            return 0;
+        };
+        let join = Join { user: entry.user, followee, since, until };
+        let mut lines = late_posts(then, join, limits::FEED_LATE_POSTS_MAX, &mut self.authors);
+        // Whoever goes on from any but the last is told all of them again: never one too few.
+        let last = lines.len().saturating_sub(1);
+        for (index, line) in lines.iter_mut().enumerate() {
+            line.cursor = if index == last { self.reached.clone() } else { before.clone() };
+        }
+        for index in indexes {
+            self.posts[*index].extend(lines.iter().cloned());
+        }
+        lines.iter().map(|line| timeline::line_bytes(line.text.len(), self.reached.len())).sum()
     }
 
     /// The post of this entry, if anybody listens and it has not arrived before.
     fn post(&mut self, entry: &Entry) -> Option<ShownPost> {
-        let (view, by_user) = (self.view, &self.by_user);
+        // People have joined whom they had joined when the walk comes by, not what else is shown by now.
+        let (view, by_user) = (View { rows: self.view.rows, shown: &self.reached }, &self.by_user);
         let listeners = self.listeners.entry(entry.user).or_insert_with(|| listeners(view, by_user, entry.user));
         if listeners.is_empty() {
             return None;

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EntryId, Origin, PostText, PublicKey, RequestId, Seq, UserId, UserName};
+use crate::id::{EntryId, Origin, PostText, PublicKey, RequestId, Seq, UserId, UserName, Vector};
 use crate::service::entry::{Entry, Op, Stamp};
 use crate::service::keys;
 use crate::service::rows::{Rows, Table};
@@ -81,6 +81,13 @@ pub(super) struct RequestRow {
     pub(super) kind: Kind,
     /// Every entry known with this id, by stamp.
     pub(super) entries: Vec<Known>,
+}
+
+impl RequestRow {
+    /// The smallest stamp of the entries that this vector holds.
+    pub(super) fn first_in(&self, vector: &Vector) -> Option<Stamp> {
+        self.entries.iter().filter(|known| vector.holds(known.id())).map(Known::stamp).min()
+    }
 }
 
 /// What every effect row begins with: where it comes from. The stamp is in the row's key.

@@ -224,6 +224,18 @@ pub(super) fn newest(view: View<'_>, sources: &[Source], before: Option<Stamp>, 
     Answer::Posts { posts, more, cursor: answered }
 }
 
+/// The newest posts of an author after a stamp, oldest first.
+pub(super) fn newest_after(view: View<'_>, author: UserId, after: Stamp, limit: usize) -> Vec<Found> {
+    let (from, to) = range(&Source { author, after: Some(after) }, None);
+    let mut found = Vec::new();
+    view.rows.descend(Table::Posts, &from, &to, &mut |key, value| {
+        found.extend(Found::read(view, key, value, Keep::Value));
+        if found.len() < limit { Walk::On } else { Walk::Stop }
+    });
+    found.reverse();
+    found
+}
+
 /// Lowers a cursor below all posts from a stamp on: earlier pages have delivered them, and this one has not.
 fn lower_from(view: View<'_>, sources: &[Source], from: Stamp, cursor: &mut Vector) {
     for source in sources {

@@ -31,13 +31,34 @@ impl View<'_> {
         self.find_edge(follower, followee, |_, _| true)
     }
 
+    /// The pair's current edge, by those that are shown.
+    pub(super) fn edge(&self, follower: UserId, followee: UserId) -> Option<(Stamp, EdgeRow)> {
+        self.find_edge(follower, followee, |stamp, row| self.shows(stamp, &row.born))
+    }
+
     /// Since when the follower has joined the followee, by the edges that are shown.
     pub(super) fn join_stamp(&self, follower: UserId, followee: UserId) -> Option<Stamp> {
-        let (stamp, row) = self.find_edge(follower, followee, |stamp, row| self.shows(stamp, &row.born))?;
+        let (stamp, row) = self.edge(follower, followee)?;
         match row.turn {
-            Turn::Join => Some(stamp),
+            Turn::Join => Some(self.since(follower, stamp, &row.born)),
             Turn::Leave => None,
         }
+    }
+
+    /// The stamp of an edge: of its first entry that is shown. An earlier one may be held and not be shown yet.
+    fn since(&self, follower: UserId, stamp: Stamp, born: &Born) -> Stamp {
+        if born.also.is_empty() {
+            return stamp;
+        }
+        let row = records::request(self.rows, follower, &born.request);
+        row.and_then(|row| row.first_in(self.shown)).unwrap_or(stamp)
+    }
+
+    /// Whether a post of this stamp was in the follower's timeline, by the edges that are shown: the last turn before it
+    /// was a join.
+    pub(super) fn had_joined(&self, follower: UserId, followee: UserId, post: Stamp) -> bool {
+        let edge = self.find_edge(follower, followee, |stamp, row| stamp < post && self.shows(stamp, &row.born));
+        edge.is_some_and(|(_, row)| row.turn == Turn::Join)
     }
 
     fn find_edge(
@@ -68,7 +89,7 @@ impl View<'_> {
                 if newest.last().is_some_and(|(last, ..)| *last == followee) {
                     newest.pop();
                 }
-                newest.push((followee, stamp, row.turn));
+                newest.push((followee, self.since(follower, stamp, &row.born), row.turn));
             }
             Walk::On
         });

@@ -42,6 +42,14 @@ fn promises_hold_in_the_second_seeds() {
     first_failure(1_000..1_100).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
+/// Each found a bug, in the node or in what people may expect of it: what it taught stands in docs/simulator.md.
+const REGRESSIONS: &[u64] = &[1, 23, 25, 29, 65, 82, 92, 202, 227, 368, 901, 1_304, 1_625, 2_198, 2_652, 3_958, 6_403];
+
+#[test]
+fn seeds_that_once_failed_hold() {
+    first_failure(REGRESSIONS.iter().copied()).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 #[test]
 fn a_seed_replays_to_the_event() {
     for seed in [1, 2] {

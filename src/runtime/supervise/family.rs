@@ -147,18 +147,20 @@ impl Family {
             }
         };
         self.end().await;
-        if let Some((id, message)) = failure {
-            let last = self.events.send(ChildEvent::Failed { id, message });
+        if let Some(failure) = failure {
+            let last = self.events.send(failure);
             let _ = tokio::time::timeout(Duration::from_secs(1), last).await;
         }
     }
 
     /// Starts whoever is due.
-    fn start_due(&mut self) -> Option<(ProcessId, String)> {
+    fn start_due(&mut self) -> Option<ChildEvent> {
         let now = self.clock.tokio_now();
         let due = |member: &Member| matches!(member.stage, Stage::Due(at) if at <= now);
         let ids: Vec<_> = self.members.iter().filter(|(_, member)| due(member)).map(|(id, _)| *id).collect();
-        ids.into_iter().find_map(|id| self.start(id).err().map(|error| (id, format!("cannot be started: {error}"))))
+        let failed =
+            |id, error| ChildEvent::Failed { id, status: None, message: format!("cannot be started: {error}") };
+        ids.into_iter().find_map(|id| self.start(id).err().map(|error| failed(id, error)))
     }
 
     fn start(&mut self, id: ProcessId) -> std::io::Result<()> {
@@ -214,7 +216,7 @@ impl Family {
     }
 
     /// Takes a happening; answers with a child that could not start.
-    fn on_happening(&mut self, happening: Happening) -> Option<(ProcessId, String)> {
+    fn on_happening(&mut self, happening: Happening) -> Option<ChildEvent> {
         match happening {
             Happening::Logged(id, text) => {
                 let member = self.members.get_mut(&id)?;
@@ -231,6 +233,7 @@ impl Family {
                 if member.stage == Stage::Starting {
                     member.stage = Stage::Running;
                 }
+                self.tell(ChildEvent::Ready { id });
                 None
             }
             Happening::Said(from, Wish::Restart { restart, after_ms }) => {
@@ -256,7 +259,7 @@ impl Family {
         }
     }
 
-    fn on_end(&mut self, id: ProcessId, status: std::io::Result<ExitStatus>) -> Option<(ProcessId, String)> {
+    fn on_end(&mut self, id: ProcessId, status: std::io::Result<ExitStatus>) -> Option<ChildEvent> {
         let now = self.clock.tokio_now();
         let member = self.members.get_mut(&id)?;
         let how = match &status {
@@ -283,8 +286,8 @@ impl Family {
         if self.mode == Mode::Stopping {
             return None;
         }
-        if never_started && matches!(code, Some(1 | 2)) {
-            return Some((id, message));
+        if never_started && code.is_some_and(|code| code != 0) {
+            return Some(ChildEvent::Failed { id, status: code, message });
         }
         self.revive_hosts();
         None

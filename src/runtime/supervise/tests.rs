@@ -39,8 +39,8 @@ async fn next(events: &mut mpsc::Receiver<ChildEvent>) -> String {
             ChildEvent::Started { id, .. } => return format!("{id} started"),
             ChildEvent::Died { id, how } => return format!("{id} died: {how}"),
             ChildEvent::Restarting { id, after } => return format!("{id} again after {after:?}"),
-            ChildEvent::Failed { id, message } => return format!("{id} failed: {message}"),
-            ChildEvent::Line { .. } => {}
+            ChildEvent::Failed { id, message, .. } => return format!("{id} failed: {message}"),
+            ChildEvent::Ready { .. } | ChildEvent::Line { .. } => {}
         }
     }
 }

@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gaggle::core::node::Node;
-use gaggle::id::{PostText, RequestId, Seq, UserId};
+use gaggle::id::{PostText, RequestId, UserId};
 use gaggle::service::entry::{Entry, Op, Stamp};
-use gaggle::service::ledger;
 use gaggle::service::query::{self, Answer, Query};
 use gaggle::wire::heartbeat::Duty;
 
@@ -81,8 +80,7 @@ impl World {
                 }
             }
         }
-        let directors = self.holders(Duty::Direct, |_| true);
-        if directors.len() != 1 {
+        if let Some(directors) = self.directors_astray() {
             return Some(format!("the directors are {directors:?}"));
         }
         if let Some((index, person)) = self.people.iter().enumerate().find(|(_, person)| person.call.is_some()) {
@@ -97,6 +95,16 @@ impl World {
             return Some(format!("host {host} differs from host 0: {standings:#?}"));
         }
         None
+    }
+
+    /// One master directs; in a cluster without masters, one process of each host.
+    fn directors_astray(&self) -> Option<Vec<gaggle::id::ProcessId>> {
+        let groups: Vec<Vec<gaggle::id::ProcessId>> = if self.topology.has_masters() {
+            vec![self.holders(Duty::Direct, |_| true)]
+        } else {
+            (0..self.disks.len()).map(|host| self.holders(Duty::Direct, |at| at == host)).collect()
+        };
+        groups.into_iter().find(|group| group.len() != 1)
     }
 
     fn holders(&self, duty: Duty, at: impl Fn(usize) -> bool) -> Vec<gaggle::id::ProcessId> {
@@ -120,13 +128,10 @@ impl World {
         None
     }
 
-    /// Everything that a host's log holds.
+    /// Everything that a host holds, whether its log still has it or not.
     fn entries(&self, host: usize) -> Vec<Entry> {
-        let disk = &self.disks[host];
-        let places: Vec<_> = disk.vector().iter().map(|(origin, _)| (origin, Seq::ZERO)).collect();
-        let chunk = ledger::read_log(&disk.tables, &places, usize::MAX);
-        let bytes = chunk.runs.iter().flat_map(|run| &run.entries);
-        bytes.filter_map(|bytes| Entry::decode(bytes).ok()).collect()
+        let held = self.disks[host].vector();
+        self.archive.values().filter(|entry| held.holds(entry.id)).cloned().collect()
     }
 
     /// Compares what the hosts hold with what was acknowledged, and with the model.

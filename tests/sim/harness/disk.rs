@@ -260,6 +260,7 @@ impl World {
         if let Some(fuzzy) = running.fuzzy {
             disk.fuzzy = fuzzy;
             disk.adopted = true;
+            self.counts.snapshots += u64::from(!fuzzy);
         }
         disk.takers.entry(standing.epoch).or_insert((running.proc, running.life));
         disk.standing = Some(standing.clone());
@@ -300,7 +301,10 @@ impl World {
         for run in &chunk.runs {
             for bytes in &run.entries {
                 match Entry::decode(bytes) {
-                    Ok(entry) => posts.extend(matches!(entry.op, Op::Post { .. }).then_some(entry)),
+                    Ok(entry) => {
+                        self.archive.entry(entry.id).or_insert_with(|| entry.clone());
+                        posts.extend(matches!(entry.op, Op::Post { .. }).then_some(entry));
+                    }
                     Err(error) => self.fail(format!("host {host}: the log holds bytes that are {error}")),
                 }
             }
@@ -314,7 +318,8 @@ impl World {
             }
         }
         for entry in &posts {
-            let parent = self.posts.get(&entry.request).and_then(|facts| facts.parent.clone());
+            let facts = self.posts.get(&entry.request).filter(|facts| !facts.orphaned);
+            let parent = facts.and_then(|facts| facts.parent.clone());
             if let Some(parent) = parent
                 && !self.disks[host].held_posts.contains(&parent)
                 && !self.disks[host].adopted

@@ -271,9 +271,7 @@ impl World {
 
     /// An operator starts again what was told to leave; what has not left by now never will.
     fn bring_back(&mut self, proc: usize) {
-        if self.procs[proc].state == State::Running {
-            self.kill(proc);
-        }
+        self.kill(proc);
         self.procs[proc].left = false;
         self.after(1_000, Event::Start { proc });
     }

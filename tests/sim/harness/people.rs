@@ -59,6 +59,9 @@ pub(crate) struct FeedState {
     /// Shown before the feed began.
     pub(crate) before: BTreeSet<RequestId>,
     pub(crate) told: BTreeSet<RequestId>,
+    /// A host told it that lacked what was told elsewhere: entries of a post, a join or a leave. It cannot know what
+    /// those were worth, then or later; the client library sorts posts out by their ids.
+    pub(crate) lacking: bool,
 }
 
 /// What a connection is for.
@@ -142,6 +145,7 @@ impl World {
             self.begin_call(person);
         }
         if self.people[person].call.is_none() {
+            self.look_after_feed(person);
             self.tick_after(person, 100_000);
             return;
         }
@@ -159,6 +163,16 @@ impl World {
             }
         }
         self.tick_after(person, 150_000);
+    }
+
+    /// Whoever waits for nothing but a feed looks for another way when it is silent, as for a call.
+    fn look_after_feed(&mut self, person: usize) {
+        let Some(state) = &self.people[person].feed else { return };
+        let told = state.open.is_some() && self.people[person].conn.is_some_and(|conn| self.answers(conn));
+        if !told {
+            self.hang_up(person);
+            self.seek(person);
+        }
     }
 
     /// Whether the process at the other end still acknowledges packets.
@@ -181,7 +195,8 @@ impl World {
         let id: RequestId = id.parse().unwrap();
         if let Want::Post { text } = &want {
             let parent = text.split_once("re:").and_then(|(_, parent)| parent.parse().ok());
-            let facts = PostFacts { author: person, text: text.clone(), parent, entries: BTreeMap::new() };
+            let facts =
+                PostFacts { author: person, text: text.clone(), parent, orphaned: false, entries: BTreeMap::new() };
             self.posts.insert(id.clone(), facts);
         }
         let ack = match self.dice.between(0, 20) {
@@ -288,6 +303,11 @@ impl World {
         let token = call.reduced.clone().unwrap_or(seen);
         (call.number, call.tried_at, call.token) = (number, Some(clock), token.clone());
         let (id, ack, want) = (call.id.clone(), call.ack, call.want.clone());
+        if call.reduced.is_some()
+            && let Some(facts) = self.posts.get_mut(&id)
+        {
+            facts.orphaned = true;
+        }
         let body = self.body(person, want, id, ack);
         let request = Request { number, token, body };
         self.tell(conn, |client| Input::Client { client, request });
@@ -331,9 +351,14 @@ impl World {
         let slow = if self.dice.chance(50) { self.dice.between(0, 200_000) } else { 100 };
         let life = self.procs[proc].life;
         self.after(slow, Event::Input { proc, life, input: Box::new(Input::FeedWritten { feed }) });
-        let Some((conn, _)) = self.feeds.get(&feed) else { return };
+        let Some((conn, person)) = self.feeds.get(&feed).copied() else { return };
+        let held = self.disks[self.procs[proc].host].vector();
+        let Person { token: seen, feed: state, .. } = &mut self.people[person];
+        if let Some(state) = state {
+            state.lacking |= !held.covers(&seen.vector) || !held.covers(&state.cursor);
+        }
         let clock = self.clock;
-        let Some(conn) = self.conns.get_mut(conn) else { return };
+        let Some(conn) = self.conns.get_mut(&conn) else { return };
         conn.down = (conn.down + 1).max(clock + delay);
         let at = conn.down;
         self.at(at, Event::FeedFrame { feed, frame: Box::new(frame) });

@@ -26,7 +26,13 @@ const SHAPES: &[&[&[Role]]] = &[
 /// A topology drawn by chance; the reference shapes come up most often.
 pub(crate) fn topology(dice: &mut Dice) -> Topology {
     let shape = if dice.chance(600) { SHAPES[dice.index(2)] } else { SHAPES[dice.index(SHAPES.len())] };
-    build(shape)
+    let mut topology = build(shape);
+    if dice.chance(400) {
+        // Short logs: whoever was away for long needs a snapshot.
+        topology.log_entries_kept = dice.between(1, 40);
+        topology.log_entries_max = topology.log_entries_kept + dice.between(0, 60);
+    }
+    topology
 }
 
 fn build(shape: &[&[Role]]) -> Topology {

@@ -26,6 +26,9 @@ const WALL_START: u64 = 1_700_000_000_000_000;
 /// Timeouts that one process may have in a millisecond; more is a timer that spins.
 const TIMEOUTS_PER_MS_MAX: u32 = 500;
 
+/// Events of one simulation; ordinary runs have a tenth of it.
+const EVENTS_MAX: u64 = 3_000_000;
+
 /// What will happen.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -108,6 +111,8 @@ pub(crate) struct PostFacts {
     pub(crate) author: usize,
     pub(crate) text: String,
     pub(crate) parent: Option<RequestId>,
+    /// Its author was told that something seen could not be had, and went on without: perhaps without the parent.
+    pub(crate) orphaned: bool,
     /// The entries that carry it, as they were seen on disks.
     pub(crate) entries: BTreeMap<EntryId, Stamp>,
 }
@@ -122,6 +127,8 @@ pub(crate) struct Counts {
     pub(crate) feed_posts: u64,
     pub(crate) faults: u64,
     pub(crate) missing: u64,
+    /// Times that a host took a whole snapshot.
+    pub(crate) snapshots: u64,
 }
 
 /// Everything.
@@ -141,6 +148,8 @@ pub(crate) struct World {
     pub(crate) conns: BTreeMap<u64, Conn>,
     pub(crate) feeds: BTreeMap<FeedId, (u64, usize)>,
     pub(crate) posts: BTreeMap<RequestId, PostFacts>,
+    /// Every entry that was ever committed.
+    pub(crate) archive: BTreeMap<EntryId, Entry>,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
     pub(crate) next_id: u64,
@@ -192,6 +201,7 @@ impl World {
             conns: BTreeMap::new(),
             feeds: BTreeMap::new(),
             posts: BTreeMap::new(),
+            archive: BTreeMap::new(),
             faults,
             counts: Counts::default(),
             next_id: 1,
@@ -259,6 +269,10 @@ impl World {
         let event = entry.remove();
         self.clock = at;
         self.counts.events += 1;
+        if self.counts.events > EVENTS_MAX {
+            self.fail(format!("more than {EVENTS_MAX} events: something goes round in circles"));
+            return false;
+        }
         self.fold(at ^ serial.rotate_left(32));
         self.happen(event);
         true
