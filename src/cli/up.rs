@@ -14,7 +14,7 @@ use crate::cli::interrupted;
 use crate::cli::output::Paint;
 use crate::cli::screen::Screen;
 use crate::cli::session::{Person, Session};
-use crate::cli::status::{status_text, troubles};
+use crate::cli::status::status_text;
 use crate::client::ClusterStatus;
 use crate::id::{HostId, ProcessId};
 use crate::runtime::supervise::{ChildEvent, Supervisor, UpOptions};
@@ -223,7 +223,7 @@ impl View {
         let mut text = self.ready.clone().unwrap_or_else(|| "starting ...".to_owned());
         text.push_str("  (Ctrl-C stops all)\n");
         if let Some(status) = &self.status {
-            text.push_str(&status_text(out, status, &troubles(status)));
+            text.push_str(&status_text(out, status));
         }
         screen.draw(&text, &self.lines)
     }
