@@ -19,7 +19,7 @@ struct Inlet {
     stream: u64,
     /// At the store, in order.
     persisting: VecDeque<(WriteId, Item)>,
-    /// Runs that wait for this entry, or, without one, for those before them.
+    /// Runs that wait for this entry, or, without one, for those of the same origin before them.
     waiting: VecDeque<(Option<EntryId>, EntryRun)>,
     /// What was last acknowledged.
     told: Option<Vector>,
@@ -82,10 +82,11 @@ impl Sink {
         let Some(inlet) = self.inlet(from, stream, out) else { return };
         if inlet.waiting.len() >= limits::BATCHES_WAITING_MAX {
             self.close(from, out);
-        } else if inlet.waiting.is_empty() {
-            inlet.persist(run, writes, out);
-        } else {
+        } else if inlet.waiting.iter().any(|(_, before)| before.origin == run.origin) {
             inlet.waiting.push_back((None, run));
+        } else {
+            // Never behind another origin's: it may hold the very entries that those wait for.
+            inlet.persist(run, writes, out);
         }
     }
 
@@ -199,9 +200,11 @@ impl Inlet {
     /// Hands runs to the store again whose dependency is held now, or that need not wait for those before them.
     fn retry(&mut self, held: &Vector, writes: &mut dyn Writes, out: &mut Outputs) {
         for (on, run) in std::mem::take(&mut self.waiting) {
-            match on {
-                Some(on) if !held.holds(on) => self.waiting.push_back((Some(on), run)),
-                Some(_) | None => self.persist(run, writes, out),
+            let behind = self.waiting.iter().any(|(_, before)| before.origin == run.origin);
+            if behind || on.is_some_and(|on| !held.holds(on)) {
+                self.waiting.push_back((on, run));
+            } else {
+                self.persist(run, writes, out);
             }
         }
     }

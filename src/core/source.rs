@@ -213,17 +213,16 @@ impl Source {
     /// Reads what the receiver lacks, if nothing is being read and there is room in flight.
     fn pump(&mut self, now: Instant, host: HostId, reads: &mut dyn Reads, out: &mut Outputs) {
         let Some(outlet) = self.outlets.get_mut(&host) else { return };
-        if outlet.state != State::Streaming || outlet.reading.is_some() || outlet.crowded() {
+        if outlet.state != State::Streaming || outlet.reading.is_some() {
             return;
         }
-        // What others lack may be what the receiver waits for: it may go beyond the usual bound, up to twice that.
-        let full = outlet.in_flight.len() >= limits::BATCHES_IN_FLIGHT_MAX;
         let lacked = outlet.lacked_long(now, self.host, &self.committed);
         let after: Vec<(Origin, Seq)> = self
             .committed
             .iter()
             .filter(|(origin, seq)| *seq > outlet.sent.get(*origin))
-            .filter(|(origin, _)| (origin.host == self.host && !full) || lacked.get(*origin) > Seq::ZERO)
+            .filter(|(origin, _)| origin.host == self.host || lacked.get(*origin) > Seq::ZERO)
+            .filter(|(origin, _)| outlet.has_room(*origin))
             .map(|(origin, _)| (origin, outlet.sent.get(origin)))
             .collect();
         if after.is_empty() {
@@ -336,9 +335,10 @@ impl Outlet {
         }
     }
 
-    /// Whether nothing more may be sent before something is acknowledged.
-    fn crowded(&self) -> bool {
-        self.in_flight.len() >= 2 * limits::BATCHES_IN_FLIGHT_MAX
+    /// Whether more of this origin may be sent before something of it is acknowledged. Each origin has room of its own:
+    /// what one of them waits for at the receiver may be what another one brings.
+    fn has_room(&self, origin: Origin) -> bool {
+        self.in_flight.iter().filter(|entry| entry.origin == origin).count() < limits::BATCHES_IN_FLIGHT_MAX
     }
 
     /// Whether the receiver should have answered long ago.
@@ -361,9 +361,9 @@ impl Outlet {
             State::Opening => Some(self.heard_at + limits::FORWARD_AFTER),
             State::Streaming => {
                 let silence = (!self.in_flight.is_empty()).then(|| self.heard_at + limits::REPLICATION_SILENCE);
-                let idle = self.reading.is_none() && !self.crowded();
                 // What was sent waits for the receiver's word, and what came after the mark for the next mark.
-                let unsent = self.mark.as_ref().filter(|(_, mark)| idle && !self.sent.covers(mark));
+                let open = |(origin, seq): (Origin, Seq)| seq > self.sent.get(origin) && self.has_room(origin);
+                let unsent = self.mark.as_ref().filter(|(_, mark)| self.reading.is_none() && mark.iter().any(open));
                 silence.into_iter().chain(unsent.map(|(at, _)| *at + limits::FORWARD_AFTER)).min()
             }
             State::Snapshot { awaiting: Awaiting::Receiver, .. } => Some(self.heard_at + limits::COPIES_WAIT * 10),

@@ -120,7 +120,7 @@ fn late_posts(then: View<'_>, join: Join, limit: usize, authors: &mut Authors) -
         None => then.had_joined(join.user, join.followee, post),
     };
     let passed = timeline::newest_after(then, join.followee, join.since, limit);
-    let missed = passed.iter().filter(|found| !was_told(found.stamp));
+    let missed = passed.iter().filter(|found| !was_told(found.stamp_in(then)));
     missed.filter_map(|found| timeline::line(then, found, authors)).collect()
 }
 

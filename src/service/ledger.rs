@@ -131,7 +131,7 @@ pub struct Fenced {
 /// What a read of the log found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogChunk {
-    /// Runs of entries, at most the bytes asked for in all (but at least one entry where there is one).
+    /// Runs of entries, at most the bytes asked for in all, in equal shares (but at least one entry of each origin).
     pub runs: Vec<EntryRun>,
     /// Origins whose entries at the place asked for were cut: only a snapshot helps.
     pub cut: Vec<Origin>,
@@ -157,6 +157,12 @@ pub fn take_epoch(rows: &mut dyn RowsMut, writer: &WriterMark) -> Standing {
     after.save(&before, rows);
     meta::set_writer(rows, writer);
     after.standing()
+}
+
+/// A backup is put in a store's place: what was made after it is known elsewhere, or was, by the names that would come
+/// next. So the host makes nothing more under its old incarnation, and begins another.
+pub fn forget_origin(rows: &mut dyn RowsMut) {
+    meta::forget_origin(rows);
 }
 
 /// Commits writes in order, if the epoch is still the newest.
@@ -317,20 +323,19 @@ impl Batch<'_> {
 pub fn read_log(rows: &dyn Rows, after: &[(Origin, Seq)], bytes_max: usize) -> LogChunk {
     let standing = standing(rows);
     let mut chunk = LogChunk { runs: Vec::new(), cut: Vec::new(), standing };
-    let mut bytes = 0;
-    let mut full = Walk::On;
+    let share = bytes_max / after.len().max(1);
     for (origin, seq) in after.iter().copied() {
         if seq < chunk.standing.cut.get(origin) {
             chunk.cut.push(origin);
             continue;
         }
-        if full == Walk::Stop || seq >= chunk.standing.vector.get(origin) {
+        if seq >= chunk.standing.vector.get(origin) {
             continue;
         }
         let mut run = EntryRun { origin, from: seq.next(), entries: Vec::new() };
+        let mut bytes = 0;
         walk_log(rows, origin, seq, &mut |_, value| {
-            if bytes > 0 && bytes + value.len() > bytes_max {
-                full = Walk::Stop;
+            if bytes > 0 && bytes + value.len() > share {
                 return Walk::Stop;
             }
             bytes += value.len();

@@ -61,6 +61,11 @@ pub(super) fn set_writer(rows: &mut dyn RowsMut, writer: &WriterMark) {
     rows.put(Table::Meta, WRITER, &encode(writer));
 }
 
+/// Takes away the name under which this host makes entries.
+pub(super) fn forget_origin(rows: &mut dyn RowsMut) {
+    rows.delete(Table::Meta, ORIGIN);
+}
+
 impl Meta {
     pub(super) fn load(rows: &dyn Rows) -> Self {
         Self {

@@ -65,6 +65,16 @@ impl Found {
         holds_any(view.shown, stamp.origin, found.seq, &found.also).then_some(found)
     }
 
+    /// The stamp that the post had when only the view's entries were known.
+    pub(super) fn stamp_in(&self, view: View<'_>) -> Stamp {
+        if self.also.is_empty() {
+            return self.stamp;
+        }
+        let post: Option<PostView<'_>> = records::decode(&self.value);
+        let request = post.and_then(|post| records::request(view.rows, self.author, &post.born.request));
+        request.and_then(|row| row.first_in(view.shown)).unwrap_or(self.stamp)
+    }
+
     /// Lowers a cursor below this post.
     pub(super) fn lower(&self, cursor: &mut Vector) {
         let own = EntryId { origin: self.stamp.origin, seq: self.seq };

@@ -1,7 +1,8 @@
 //! What breaks, when, and for how long. Each seed draws which kinds of faults it knows (swarm testing: a run with two
 //! kinds finds what a run with all of them hides), then how often they come.
 //!
-//! Within the budget of the promises: disks survive, whatever else happens, so nothing acknowledged may be lost.
+//! Within the budget of the promises: only one host's disk is ever lost ([`super::losses`]), so what two hosts held may
+//! not be.
 
 use std::collections::BTreeSet;
 
@@ -34,6 +35,12 @@ pub(crate) enum Kind {
     SlowDisk,
     FullDisk,
     ClockJump,
+    /// A host's folder is emptied.
+    LoseDisk,
+    /// A backup is made, or put back.
+    Restore,
+    /// The next sync fails.
+    SyncFails,
     /// SIGTERM, and an operator starts it again.
     Leave,
     /// Links get slow and lossy, or good again.
@@ -55,6 +62,9 @@ const KINDS: &[Kind] = &[
     Kind::SlowDisk,
     Kind::FullDisk,
     Kind::ClockJump,
+    Kind::LoseDisk,
+    Kind::Restore,
+    Kind::SyncFails,
     Kind::Leave,
     Kind::Weather,
 ];
@@ -91,7 +101,8 @@ pub(crate) struct Faults {
 impl Faults {
     pub(crate) fn draw(dice: &mut Dice, hosts: usize) -> Self {
         let share = dice.between(100, 700);
-        let alone = |kind: &Kind| hosts == 1 && matches!(kind, Kind::Cut | Kind::CutOneWay);
+        let alone =
+            |kind: &Kind| hosts == 1 && matches!(kind, Kind::Cut | Kind::CutOneWay | Kind::LoseDisk | Kind::Restore);
         let kinds = KINDS.iter().filter(|kind| !alone(kind) && dice.chance(share)).copied().collect();
         let mean = dice.between(150_000, 2_000_000);
         Self {
@@ -171,6 +182,9 @@ impl World {
                 let jump = i64::try_from(self.dice.between(0, 4_000_000)).unwrap_or(0) - 2_000_000;
                 self.clock_offset[host] = jump;
             }
+            Kind::LoseDisk => self.lose_disk(),
+            Kind::Restore => self.back_up_or_restore(),
+            Kind::SyncFails => self.disks[host].sync_fails = true,
             Kind::Leave => self.leave(any),
             Kind::Weather => self.change_weather(),
         }
@@ -187,7 +201,7 @@ impl World {
         self.dice.pick(&holders)
     }
 
-    fn kill_host(&mut self, host: usize) {
+    pub(crate) fn kill_host(&mut self, host: usize) {
         for proc in 0..self.procs.len() {
             if self.procs[proc].host == host {
                 self.kill(proc);
@@ -285,6 +299,7 @@ impl World {
         self.release_held();
         for host in 0..self.disks.len() {
             self.disks[host].full = false;
+            self.disks[host].sync_fails = false;
             self.disks[host].slowness = 1;
             self.light(host);
         }

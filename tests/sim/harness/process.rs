@@ -4,6 +4,7 @@ use gaggle::core::io::Input;
 use gaggle::core::node::{Node, NodeConfig};
 use gaggle::wire::heartbeat::Life;
 
+use super::disk::SYNC_FAILED;
 use super::world::{Event, State, World, micros};
 
 /// What every process has read in the topology file.
@@ -95,6 +96,7 @@ impl World {
     pub(crate) fn exit(&mut self, proc: usize, failure: Option<String>) {
         let id = self.procs[proc].id;
         match failure {
+            Some(failure) if failure == SYNC_FAILED => self.kill(proc),
             Some(failure) => self.fail(format!("{id} ends itself: {failure}")),
             None => {
                 self.procs[proc].left = true;
