@@ -99,11 +99,13 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    pub(crate) fn draw(dice: &mut Dice, hosts: usize) -> Self {
+    /// Draws the faults of a run; those that a mutant needs to show itself are always among them.
+    pub(crate) fn draw(dice: &mut Dice, hosts: usize, needed: &[Kind]) -> Self {
         let share = dice.between(100, 700);
         let alone =
             |kind: &Kind| hosts == 1 && matches!(kind, Kind::Cut | Kind::CutOneWay | Kind::LoseDisk | Kind::Restore);
-        let kinds = KINDS.iter().filter(|kind| !alone(kind) && dice.chance(share)).copied().collect();
+        let drawn = |kind: &&Kind| !alone(kind) && (needed.contains(kind) || dice.chance(share));
+        let kinds = KINDS.iter().filter(drawn).copied().collect();
         let mean = dice.between(150_000, 2_000_000);
         Self {
             kinds,

@@ -6,8 +6,11 @@
 use gaggle::id::{HostId, Seq, Vector};
 use gaggle::service::entry::Entry;
 use gaggle::service::rows::{Rows, RowsMut, Table, Walk};
+use gaggle::wire::heartbeat::Duty;
 use gaggle::wire::peer::PeerMessage;
 
+use super::faults::Kind;
+use super::shape::Logs;
 use super::world::World;
 
 /// A known bug.
@@ -70,6 +73,29 @@ impl Mutant {
             Self::SnapshotOfTheEnd => "snapshot-of-the-end",
             Self::ResumesOneLate => "resumes-one-late",
         }
+    }
+}
+
+impl Mutant {
+    /// Faults without which it cannot show itself: a hunt always has them.
+    pub(crate) fn needs(self) -> &'static [Kind] {
+        match self {
+            Self::ServeBeforeSync => &[Kind::KillHolder(Duty::Serve), Kind::SlowDisk],
+            Self::OldIncarnation => &[Kind::Restore, Kind::Cut],
+            Self::SnapshotOfTheEnd => &[Kind::LoseDisk, Kind::SlowDisk, Kind::Dark],
+            Self::LocalRequestIds | Self::LastClaimWins => &[Kind::Cut],
+            Self::NoFence
+            | Self::FenceOutside
+            | Self::NoToken
+            | Self::NoCausalGate
+            | Self::AckBeforeSync
+            | Self::WrongSender
+            | Self::ResumesOneLate => &[],
+        }
+    }
+
+    pub(crate) fn logs(self) -> Logs {
+        if self == Self::SnapshotOfTheEnd { Logs::Short } else { Logs::Any }
     }
 }
 

@@ -23,11 +23,18 @@ const SHAPES: &[&[&[Role]]] = &[
     &[&[W], &[W], &[W]],
 ];
 
+/// How long logs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Logs {
+    Any,
+    Short,
+}
+
 /// A topology drawn by chance; the reference shapes come up most often.
-pub(crate) fn topology(dice: &mut Dice) -> Topology {
+pub(crate) fn topology(dice: &mut Dice, logs: Logs) -> Topology {
     let shape = if dice.chance(600) { SHAPES[dice.index(2)] } else { SHAPES[dice.index(SHAPES.len())] };
     let mut topology = build(shape);
-    if dice.chance(400) {
+    if logs == Logs::Short || dice.chance(400) {
         // Short logs: whoever was away for long needs a snapshot.
         topology.log_entries_kept = dice.between(1, 40);
         topology.log_entries_max = topology.log_entries_kept + dice.between(0, 60);

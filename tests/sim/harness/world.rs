@@ -14,13 +14,14 @@ use gaggle::wire::client::{FeedFrame, ServerFrame};
 use gaggle::wire::heartbeat::Heartbeat;
 use gaggle::wire::peer::PeerMessage;
 
-use super::Options;
 use super::dice::Dice;
 use super::disk::{Disk, Job};
 use super::faults::{Faults, Undo};
 use super::losses::Losses;
 use super::network::Link;
 use super::people::{Conn, Person};
+use super::shape::Logs;
+use super::{Mutant, Options};
 
 /// Wall time when a simulation begins.
 const WALL_START: u64 = 1_700_000_000_000_000;
@@ -164,8 +165,9 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(options: Options) -> Self {
         let mut dice = Dice::new(options.seed);
-        let topology = super::shape::topology(&mut dice);
-        let faults = Faults::draw(&mut dice, topology.hosts.len());
+        let logs = options.mutant.map_or(Logs::Any, Mutant::logs);
+        let topology = super::shape::topology(&mut dice, logs);
+        let faults = Faults::draw(&mut dice, topology.hosts.len(), options.mutant.map_or(&[], Mutant::needs));
         let mut procs = Vec::new();
         for (host, spec) in topology.hosts.iter().enumerate() {
             procs.extend(spec.processes.iter().map(|process| Proc {
