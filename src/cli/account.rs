@@ -14,7 +14,14 @@ use crate::id::{UserId, UserName};
 
 /// `login`: the profile is complete only when the cluster has taken the name.
 pub(crate) async fn login(context: &Context, name: &UserName) -> Result<u8, Failure> {
-    let existing = context.profiles.find(name)?;
+    let existing = match context.profiles.find(name) {
+        // Its key is what counts; the rest is written anew.
+        Err(failure) if failure.kind == Kind::Usage => {
+            context.out.notice("profile-broken", &format!("{}: written anew", failure.message));
+            None
+        }
+        found => found?,
+    };
     let place = match &existing {
         Some(profile) => context.place_of(profile)?,
         None => Context::place_of_file(context.topology()?)?,
@@ -24,7 +31,7 @@ pub(crate) async fn login(context: &Context, name: &UserName) -> Result<u8, Fail
         None => context.profiles.begin(describe(&place, name))?,
     };
     let key_was_there = profile.key_path().exists();
-    let identity = Identity::load_or_make(&profile.key_path()).map_err(|error| Failure::identity(error.to_string()))?;
+    let identity = Identity::load_or_make(&profile.key_path())?;
     let session = Session::open(context, &place, Person::Owner(identity, profile.clone())).await?;
     session.say_notices(context.out);
     let account = match session.login(name.clone()).await {
@@ -33,8 +40,10 @@ pub(crate) async fn login(context: &Context, name: &UserName) -> Result<u8, Fail
             // A key that was made for a name that somebody else has is of no use. Any other failure leaves it: the
             // name may be registered for it already, and then only this key is let in.
             let refused = failure.kind == Kind::Refused(ErrorCode::NameTaken);
-            if refused && existing.is_none() && !key_was_there {
-                profile.discard()?;
+            match &existing {
+                _ if !refused || key_was_there => {}
+                None => profile.discard()?,
+                Some(_) => profile.discard_key()?,
             }
             return Err(failure);
         }
@@ -44,7 +53,7 @@ pub(crate) async fn login(context: &Context, name: &UserName) -> Result<u8, Fail
     profile.save()?;
     context.profiles.set_current(name)?;
     say_account(context.out, &account, "logged in as")?;
-    session.close().await?;
+    session.close().await;
     Ok(0)
 }
 
@@ -100,16 +109,20 @@ pub(crate) fn logout(context: &Context) -> Result<u8, Failure> {
 pub(crate) fn profiles(context: &Context) -> Result<u8, Failure> {
     let current = context.profiles.current()?.map(|name| name.folded());
     let all = context.profiles.all()?;
-    for profile in &all {
-        let name = &profile.file.name;
+    for found in &all {
+        let profile = found.profile.as_ref().ok();
+        let name = profile.map_or(&found.name, |profile| &profile.file.name);
         let is_current = current.as_deref() == Some(name.folded().as_str());
-        // A key that cannot be read is shown as such: this is where people look for what is wrong.
-        let user = Context::identity(profile).map(|identity| UserId::of(&identity.public_key()).to_string());
+        // What cannot be read is shown as such: this is where people look for what is wrong.
+        let user = found.profile.as_ref().map_err(Clone::clone).and_then(|profile| {
+            Context::identity(profile).map(|identity| UserId::of(&identity.public_key()).to_string())
+        });
+        let cluster = profile.map(|profile| profile.file.cluster.as_str());
         let value = json!({"v": 1, "name": name.as_str(), "user": user.as_ref().ok(),
-                           "cluster": profile.file.cluster, "current": is_current});
+                           "cluster": cluster, "current": is_current});
         let mark = if is_current { "*" } else { " " };
         let shown = user.unwrap_or_else(|failure| failure.message);
-        context.out.say(&value, &format!("{mark} {name}  {}  {}", profile.file.cluster, harmless(&shown)))?;
+        context.out.say(&value, &format!("{mark} {name}  {}  {}", cluster.unwrap_or("?"), harmless(&shown)))?;
     }
     if all.is_empty() && !context.out.is_json() {
         context.out.notice("no-profiles", "there is no profile on this machine yet: gaggle login NAME");

@@ -1,11 +1,13 @@
 //! The arguments: every verb and flag of the contract, each verb with an example.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::failure::Failure;
 use crate::cli::output::Format;
 use crate::id::{HostId, ProcessId, RequestId, UserName};
 use crate::limits;
@@ -32,11 +34,11 @@ pub(crate) struct Cli {
 /// Flags of all verbs.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// The topology file; else the profile's cluster, else topology/lenss.toml
-    #[arg(long, global = true, value_name = "FILE", env = "GAGGLE_TOPOLOGY")]
+    /// The topology file [env: GAGGLE_TOPOLOGY]; else the profile's cluster, else topology/lenss.toml
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) topology: Option<PathBuf>,
-    /// Another profile of this machine
-    #[arg(long = "as", global = true, value_name = "NAME", env = "GAGGLE_AS")]
+    /// Another profile of this machine [env: GAGGLE_AS]
+    #[arg(long = "as", global = true, value_name = "NAME")]
     pub(crate) profile: Option<UserName>,
     /// Ask this host instead of the assigned one
     #[arg(long, global = true, value_name = "HOST")]
@@ -53,6 +55,24 @@ impl Global {
     /// In which form this command speaks.
     pub(crate) fn format(&self) -> Format {
         if self.json { Format::Json } else { Format::Text }
+    }
+
+    /// Takes from the environment what no flag says. A variable that is set to nothing is not set, as GAGGLE_HOME and
+    /// NO_COLOR have it (the parser's own way would refuse it).
+    pub(crate) fn fill_in(&mut self, variable: impl Fn(&str) -> Option<OsString>) -> Result<(), Failure> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        if self.topology.is_none() {
+            self.topology = variable("GAGGLE_TOPOLOGY").map(PathBuf::from);
+        }
+        if self.profile.is_none()
+            && let Some(name) = variable("GAGGLE_AS")
+        {
+            let parsed = name.to_string_lossy().parse();
+            let refused =
+                |error| Failure::usage(format!("GAGGLE_AS: {error}")).hint("`gaggle profiles` shows the names");
+            self.profile = Some(parsed.map_err(refused)?);
+        }
+        Ok(())
     }
 }
 
@@ -291,6 +311,19 @@ mod tests {
         let cli = parse("status --timeout 0.5 --via lenss3 --json").unwrap();
         assert_eq!(cli.global.timeout, Duration::from_millis(500));
         assert!(cli.global.json && cli.global.via.is_some());
+    }
+
+    #[test]
+    fn flags_win_over_the_environment() {
+        let environment = |name: &str| (name == "GAGGLE_AS").then(|| OsString::from("bob"));
+        let filled = |line: &str, variable: &dyn Fn(&str) -> Option<OsString>| {
+            let mut global = parse(line).unwrap().global;
+            global.fill_in(variable).map(|()| global.profile.map(|name| name.to_string()))
+        };
+        assert_eq!(filled("list", &environment), Ok(Some("bob".into())));
+        assert_eq!(filled("list --as ann", &environment), Ok(Some("ann".into())));
+        assert_eq!(filled("list", &|_| Some(OsString::new())), Ok(None));
+        assert_eq!(filled("list", &|_| Some("a b".into())).unwrap_err().kind.exit_status(), 2);
     }
 
     #[test]

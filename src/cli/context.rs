@@ -107,7 +107,7 @@ impl Context {
         if let Some(path) = &self.global.topology {
             return Loaded::read(path);
         }
-        let of_profile = self.profile_if_any()?.and_then(|profile| profile.file.topology);
+        let of_profile = self.profile_that_helps()?.and_then(|profile| profile.file.topology);
         if let Some(path) = of_profile.filter(|path| path.exists()) {
             return Loaded::read(&path);
         }
@@ -120,9 +120,24 @@ impl Context {
 
     /// The cluster that a verb without a profile talks to.
     pub(crate) fn place(&self) -> Result<Place, Failure> {
-        match self.profile_if_any()? {
-            Some(profile) => self.place_of(&profile),
-            None => Self::place_of_file(self.topology()?),
+        let profile = self.profile_that_helps()?;
+        let Some(path) = &self.global.topology else {
+            return match profile {
+                Some(profile) => self.place_of(&profile),
+                None => Self::place_of_file(self.topology()?),
+            };
+        };
+        // Whoever names a file means its cluster, whatever cluster the current profile is of.
+        let loaded = Loaded::read(path)?;
+        let same = profile.filter(|profile| profile.file.cluster == loaded.topology.cluster);
+        Self::place_with(loaded, same.map(|profile| profile.file.entrances).unwrap_or_default())
+    }
+
+    /// The profile, if there is one, for verbs that need none: a current profile that is broken does not stop them.
+    fn profile_that_helps(&self) -> Result<Option<Profile>, Failure> {
+        match self.profile_if_any() {
+            Err(_) if self.global.profile.is_none() => Ok(None),
+            found => found,
         }
     }
 
@@ -153,17 +168,22 @@ impl Context {
             ))
             .hint("use another profile (--as NAME), or another folder of profiles (GAGGLE_HOME)"));
         }
-        match Self::place_of_file(loaded) {
-            Err(failure) if failure.kind == Kind::Unreachable && !remembered.is_empty() => {
-                Ok(Place { cluster: profile.file.cluster.clone(), loaded: None, entrances: remembered })
-            }
-            place => place,
-        }
+        Self::place_with(loaded, remembered)
     }
 
     /// The cluster of a topology file.
     pub(crate) fn place_of_file(loaded: Loaded) -> Result<Place, Failure> {
-        let entrances = loaded.entrances()?;
+        Self::place_with(loaded, Vec::new())
+    }
+
+    /// The cluster of a topology file, whose ways in come before those that a profile remembers.
+    fn place_with(loaded: Loaded, remembered: Vec<EntranceRow>) -> Result<Place, Failure> {
+        let mut entrances = loaded.entrances()?;
+        for row in remembered {
+            if entrances.iter().all(|known| known.id != row.id) {
+                entrances.push(row);
+            }
+        }
         if entrances.is_empty() {
             let certs = loaded.certs();
             return Err(Failure::new(
@@ -188,19 +208,26 @@ impl Context {
 
     fn profile_named(&self, name: &UserName) -> Result<Profile, Failure> {
         self.profiles.find(name)?.ok_or_else(|| {
-            Failure::usage(format!("there is no profile {name} on this machine")).hint(format!("gaggle login {name}"))
+            Failure::usage(format!("there is no profile {name} on this machine"))
+                .hint(format!("make it: gaggle login {name}"))
         })
     }
 
     /// The profile that this command speaks for.
     pub(crate) fn profile(&self) -> Result<Profile, Failure> {
-        self.profile_if_any()?
-            .ok_or_else(|| Failure::usage("nobody is logged in on this machine").hint("gaggle login NAME"))
+        if let Some(profile) = self.profile_if_any()? {
+            return Ok(profile);
+        }
+        Err(match self.profiles.current()? {
+            Some(name) => Failure::usage(format!("the profile {name}, which was in use, is gone"))
+                .hint(format!("make it anew (gaggle login {name}), or use another (gaggle profiles)")),
+            None => Failure::usage("nobody is logged in on this machine").hint("log in first: gaggle login NAME"),
+        })
     }
 
     /// The profile's key.
     pub(crate) fn identity(profile: &Profile) -> Result<Identity, Failure> {
-        Identity::load(&profile.key_path()).map_err(|error| Failure::identity(error.to_string()))
+        Ok(Identity::load(&profile.key_path())?)
     }
 
     /// Whether the host of `--via` is one of the place's.
@@ -212,5 +239,71 @@ impl Context {
         }
         Err(Failure::usage(format!("the cluster {} has no host {via}", place.cluster))
             .hint("`gaggle status` shows the hosts"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::Format;
+    use crate::cli::profile::ProfileFile;
+
+    fn row(id: &str) -> EntranceRow {
+        EntranceRow {
+            id: id.parse().unwrap(),
+            host: "a".parse().unwrap(),
+            addr: "127.0.0.1:7009".parse().unwrap(),
+            role: crate::topology::Role::Worker,
+            key: "00".repeat(32),
+        }
+    }
+
+    /// A home whose current profile, of the cluster `other`, knows two ways in, and a topology file of `cluster`.
+    fn context(home: &Path, cluster: &str) -> Context {
+        let profiles = Profiles::at(home.join("home"));
+        let name: UserName = "ann".parse().unwrap();
+        let entrances = vec![row("A1"), row("A9")];
+        let file =
+            ProfileFile { name: name.clone(), cluster: "other".into(), topology: None, director: None, entrances };
+        profiles.begin(file).unwrap().save().unwrap();
+        profiles.set_current(&name).unwrap();
+        let text = format!(
+            "cluster = \"{cluster}\"\n[[host]]\nname = \"a\"\n[[host.process]]\nid = \"A1\"\nrole = \"worker\"\naddr = \"127.0.0.1:7001\"\n"
+        );
+        std::fs::write(home.join("t.toml"), text).unwrap();
+        std::fs::create_dir_all(home.join("certs")).unwrap();
+        std::fs::write(home.join("certs/A1.pub"), "00".repeat(32)).unwrap();
+        let global = Global {
+            topology: Some(home.join("t.toml")),
+            profile: None,
+            via: None,
+            timeout: std::time::Duration::from_secs(1),
+            json: false,
+        };
+        Context { global, out: Out::new(Format::Text), profiles }
+    }
+
+    fn ways(place: &Place) -> Vec<String> {
+        place.entrances.iter().map(|row| format!("{} {}", row.id, row.addr.port())).collect()
+    }
+
+    #[test]
+    fn whoever_names_a_file_needs_no_profile() {
+        let home = tempfile::tempdir().unwrap();
+        let context = context(home.path(), "mine");
+        assert_eq!(ways(&context.place().unwrap()), ["A1 7001"]);
+        assert_eq!(context.place_of(&context.profile().unwrap()).unwrap_err().kind, Kind::Usage);
+        // Nor one that is whole.
+        std::fs::write(home.path().join("home/profiles/ann/profile.toml"), "").unwrap();
+        assert_eq!(ways(&context.place().unwrap()), ["A1 7001"]);
+        assert!(context.profile().is_err());
+    }
+
+    #[test]
+    fn the_file_and_the_profile_both_name_ways_in() {
+        let home = tempfile::tempdir().unwrap();
+        let context = context(home.path(), "other");
+        assert_eq!(ways(&context.place().unwrap()), ["A1 7001", "A9 7009"]);
+        assert_eq!(ways(&context.place_of(&context.profile().unwrap()).unwrap()), ["A1 7001", "A9 7009"]);
     }
 }

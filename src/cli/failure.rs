@@ -1,9 +1,12 @@
 //! How a command ends when it does not end well: the one table of exit statuses, and how a failure is said.
 
+use std::io::ErrorKind;
+
 use serde_json::json;
 
 use crate::cli::harmless::{harmless, json_line};
 use crate::cli::output::Format;
+use crate::client::IdentityError;
 use crate::error::{ErrorCode, Refusal};
 
 /// The kinds of failures that are not a server's refusal, with their names in `--json` and their exit statuses.
@@ -119,7 +122,9 @@ impl Failure {
     }
 
     fn to_json(&self) -> serde_json::Value {
-        let mut value = json!({"v": 1, "error": self.kind.name(), "message": self.message, "hint": self.hint});
+        let hint = self.hint.as_deref().unwrap_or_else(|| hint_by_kind(self.kind));
+        let message = format!("{}{}", self.line_text(), self.message);
+        let mut value = json!({"v": 1, "error": self.kind.name(), "message": message, "hint": hint});
         if let Some(id) = &self.id {
             value["id"] = json!(id);
         }
@@ -129,14 +134,49 @@ impl Failure {
         value
     }
 
-    /// For people.
+    fn line_text(&self) -> String {
+        self.line.map(|line| format!("line {line}: ")).unwrap_or_default()
+    }
+
+    /// For people, in one line. A refusal's own words say what to do next.
     pub(crate) fn to_text(&self) -> String {
-        if matches!(self.kind, Kind::OutputClosed) {
-            return String::new();
+        let hint = match self.kind {
+            Kind::OutputClosed => return String::new(),
+            Kind::Refused(_) => None,
+            Kind::Failed
+            | Kind::Usage
+            | Kind::Identity
+            | Kind::Unreachable
+            | Kind::OutcomeUnknown
+            | Kind::Degraded
+            | Kind::Interrupted => self.hint.as_ref(),
+        };
+        let hint = hint.map(|hint| format!("; {}", harmless(hint))).unwrap_or_default();
+        format!("gaggle: {}{}{hint}", self.line_text(), harmless(&self.message))
+    }
+}
+
+impl From<IdentityError> for Failure {
+    fn from(error: IdentityError) -> Self {
+        let kind = match &error {
+            // The disk's fault, not the key's: nothing was stored.
+            IdentityError::File { source, .. }
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem) =>
+            {
+                Kind::Failed
+            }
+            IdentityError::Missing { .. }
+            | IdentityError::File { .. }
+            | IdentityError::Open { .. }
+            | IdentityError::Content { .. }
+            | IdentityError::Crypto(_) => Kind::Identity,
+        };
+        let words = error.to_string();
+        // What to do next stands at the end of its words, where it knows.
+        match words.rsplit_once("; ") {
+            Some((message, hint)) => Self::new(kind, message).hint(hint),
+            None => Self::new(kind, words).hint("restore it from a copy, or log in under another name"),
         }
-        let line = self.line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        let hint = self.hint.as_ref().map(|hint| format!("\nhint: {}", harmless(hint))).unwrap_or_default();
-        format!("gaggle: {line}{}{hint}", harmless(&self.message))
     }
 }
 
@@ -147,8 +187,20 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// What to do when nobody knew better, for programs, which always get a hint.
+const fn hint_by_kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Usage => "gaggle --help shows the verbs",
+        Kind::Identity => "`gaggle profiles` shows the keys of this machine",
+        Kind::Unreachable | Kind::Degraded => "`gaggle status` shows what runs",
+        Kind::OutcomeUnknown => "ask again with the same --id",
+        Kind::Failed | Kind::Interrupted | Kind::OutputClosed => "remove the cause, then ask again",
+        Kind::Refused(code) => hint_for(code),
+    }
+}
+
 /// What a person can do about a refusal.
-fn hint_for(code: ErrorCode) -> &'static str {
+const fn hint_for(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::NotServing | ErrorCode::Behind | ErrorCode::Leaving => {
             "ask again; `gaggle status` shows which hosts serve"
@@ -187,16 +239,44 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_to_do_next() {
-        let mut failure = Failure::from(Refusal::new(ErrorCode::UnknownUser, "nobody is called bo\u{1b}b"));
-        assert_eq!(
-            failure.clone().at_line(3).to_text(),
-            "gaggle: line 3: nobody is called bo\\u{1b}b\nhint: `gaggle list` shows all names"
-        );
+        let mut failure = Failure::from(Refusal::new(ErrorCode::UnknownUser, "nobody is called bo\u{1b}b: LIST"));
+        assert_eq!(failure.clone().at_line(3).to_text(), "gaggle: line 3: nobody is called bo\\u{1b}b: LIST");
         failure.id = Some("x/3".into());
         assert_eq!(
             failure.to_json(),
-            json!({"v": 1, "error": "unknown-user", "message": "nobody is called bo\u{1b}b",
+            json!({"v": 1, "error": "unknown-user", "message": "nobody is called bo\u{1b}b: LIST",
                    "hint": "`gaggle list` shows all names", "id": "x/3"})
         );
+        let failure = Failure::usage("there is no profile carl").hint("log in").at_line(2);
+        assert_eq!(failure.to_text(), "gaggle: line 2: there is no profile carl; log in");
+        assert_eq!(failure.to_json()["message"], "line 2: there is no profile carl");
+    }
+
+    #[test]
+    fn every_failure_is_one_line_with_a_hint_for_programs() {
+        let mut kinds = vec![
+            Kind::Failed,
+            Kind::Usage,
+            Kind::Identity,
+            Kind::Unreachable,
+            Kind::OutcomeUnknown,
+            Kind::Degraded,
+            Kind::Interrupted,
+        ];
+        kinds.extend(ErrorCode::ALL.iter().copied().map(Kind::Refused));
+        for kind in kinds {
+            let failure = Failure { hint: Some("do\nthat".into()), ..Failure::new(kind, "two\nlines") };
+            assert_eq!(failure.to_text().lines().count(), 1, "{kind:?}");
+            assert!(Failure::new(kind, "x").to_json()["hint"].is_string(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_not_a_refused_identity() {
+        let file = |kind: ErrorKind| IdentityError::File { path: "key".into(), source: kind.into() };
+        assert_eq!(Failure::from(file(ErrorKind::StorageFull)).kind, Kind::Failed);
+        let failure = Failure::from(file(ErrorKind::PermissionDenied));
+        assert_eq!(failure.kind, Kind::Identity);
+        assert_eq!(failure.hint.as_deref(), Some("check who owns it, and its folder"));
     }
 }

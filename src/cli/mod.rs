@@ -18,6 +18,7 @@ mod people;
 mod post;
 mod profile;
 mod prompt;
+mod screen;
 mod session;
 mod status;
 mod timeline;
@@ -43,12 +44,13 @@ use session::{Person, Session};
 /// Runs the command line; the exit status is the contract's.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let mut cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(usage(&error, &arguments)),
     };
     let format = cli.global.format();
-    match dispatch(cli) {
+    let result = cli.global.fill_in(|name| std::env::var_os(name)).and_then(|()| dispatch(cli));
+    match result {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
             failure.report(format);
@@ -64,20 +66,25 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> u8 {
         let _ = error.print();
         return 0;
     }
-    if arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json") {
-        usage_failure(error).report(Format::Json);
-    } else {
-        let _ = error.print();
-    }
+    let wants_json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
+    usage_failure(error, arguments).report(if wants_json { Format::Json } else { Format::Text });
     Kind::Usage.exit_status()
 }
 
-fn usage_failure(error: &clap::Error) -> Failure {
+/// In one line, as every failure: what is wrong, and the tip or the help that leads on.
+fn usage_failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
     let text = error.render().to_string();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let message = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let tip = lines.find_map(|line| line.strip_prefix("tip: "));
-    Failure::usage(message).hint(tip.unwrap_or("gaggle --help"))
+    // The first paragraph may list what is missing, or what is possible, in lines of its own.
+    let first: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let message = first.join(" ").trim_start_matches("error: ").to_owned();
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    let help = || {
+        let known = Cli::command();
+        let mut verbs = arguments.iter().filter_map(|argument| known.find_subcommand(argument.to_str()?));
+        let verb = verbs.next().map(|verb| format!(" {}", verb.get_name())).unwrap_or_default();
+        format!("gaggle{verb} --help tells more")
+    };
+    Failure::usage(message).hint(tip.map_or_else(help, ToOwned::to_owned))
 }
 
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
@@ -94,7 +101,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
     };
     if verb.is_none() && (!is_terminal() || context.out.is_json()) {
         let _ = write!(std::io::stderr().lock(), "{}", if context.out.is_json() { String::new() } else { help() });
-        return Err(Failure::usage("no verb, and no terminal for the prompt").hint("gaggle --help"));
+        return Err(Failure::usage("no verb, and no terminal for the prompt").hint("gaggle --help shows the verbs"));
     }
     let runtime = match &verb {
         Some(Verb::Bench(_)) => Builder::new_multi_thread().enable_all().build(),
@@ -188,9 +195,8 @@ async fn as_person(context: &Context, verb: Option<Verb>) -> Result<u8, Failure>
     for helper in helpers {
         helper.abort();
     }
-    let kept = session.close().await;
-    let status = result?;
-    kept.map(|()| status)
+    session.close().await;
+    result
 }
 
 /// An interrupted write may have had its effect: its id is what finds out.
@@ -236,11 +242,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usage_errors_are_one_line_for_programs() {
-        let error = Cli::try_parse_from(["gaggle", "lits", "--json"]).unwrap_err();
-        let failure = usage_failure(&error);
-        assert_eq!(failure.kind.exit_status(), 2);
-        assert_eq!(failure.message, "unrecognized subcommand 'lits'");
-        assert!(failure.hint.unwrap().contains("list"));
+    fn usage_errors_are_one_line() {
+        let failure = |line: &str| {
+            let arguments: Vec<OsString> = line.split(' ').map(Into::into).collect();
+            usage_failure(&Cli::try_parse_from(&arguments).unwrap_err(), &arguments)
+        };
+        let unknown = failure("gaggle lits --json");
+        assert_eq!(unknown.kind.exit_status(), 2);
+        assert_eq!(unknown.message, "unrecognized subcommand 'lits'");
+        assert!(unknown.hint.unwrap().contains("list"));
+        let missing = failure("gaggle node --json");
+        assert_eq!(missing.message, "the following required arguments were not provided: <ID>");
+        assert_eq!(missing.hint.unwrap(), "gaggle node --help tells more");
+        let level = failure("gaggle post x --ack none");
+        assert_eq!(level.message, "invalid value 'none' for '--ack <LEVEL>' [possible values: host, peer, all]");
     }
 }

@@ -77,13 +77,18 @@ impl Out {
 
     /// A line of data, already harmless.
     pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
+        self.raw(&format!("{text}\n"))
+    }
+
+    /// As it is.
+    pub(crate) fn raw(self, text: &str) -> Result<(), Failure> {
         let mut stdout = std::io::stdout().lock();
-        let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
         written.map_err(|error| {
             if error.kind() == ErrorKind::BrokenPipe {
                 return Failure::new(Kind::OutputClosed, "standard output was closed");
             }
-            Failure::failed(format!("standard output: {error}"))
+            Failure::failed(format!("standard output: {error}")).hint("make room, or send it elsewhere")
         })
     }
 

@@ -44,7 +44,8 @@ pub(crate) async fn list_text(out: Out, session: &Session) -> Result<String, Fai
     for (title, part) in parts {
         let names = session.names(part).await?;
         let shown = names.iter().map(|name| harmless(name)).collect::<Vec<_>>().join(", ");
-        lines.push(format!("{} ({}): {shown}", out.paint(Paint::Name, title), names.len()));
+        let line = format!("{} ({}): {shown}", out.paint(Paint::Name, title), names.len());
+        lines.push(line.trim_end().to_owned());
     }
     Ok(lines.join("\n"))
 }

@@ -35,6 +35,15 @@ pub(crate) struct Profile {
     pub(crate) file: ProfileFile,
 }
 
+/// A profile as it was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its folder's name.
+    pub(crate) name: UserName,
+    /// What is in it, if that can be read.
+    pub(crate) profile: Result<Profile, Failure>,
+}
+
 /// `profile.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProfileFile {
@@ -80,7 +89,11 @@ fn replace(path: &Path, text: &str) -> Result<(), Failure> {
         file.write_all(text.as_bytes())?;
         fs::rename(&temporary, path)
     };
-    write().map_err(|error| trouble(path, &error))
+    write().map_err(|error| {
+        // A half that stays would be there for ever: the next attempt has another name.
+        let _ = fs::remove_file(&temporary);
+        trouble(path, &error)
+    })
 }
 
 fn read(path: &Path) -> Result<Option<String>, Failure> {
@@ -98,7 +111,8 @@ impl Profiles {
             return Ok(Self::at(home.into()));
         }
         let strategy = etcetera::base_strategy::Xdg::new().map_err(|_| {
-            Failure::failed("no home folder is known, so there is no place for profiles").hint("set GAGGLE_HOME")
+            Failure::failed("no home folder is known, so there is no place for profiles")
+                .hint("name one: set GAGGLE_HOME")
         })?;
         Ok(Self::at(strategy.data_dir().join("gaggle")))
     }
@@ -114,7 +128,14 @@ impl Profiles {
 
     /// The profile that `login` made last.
     pub(crate) fn current(&self) -> Result<Option<UserName>, Failure> {
-        Ok(read(&self.root.join("current"))?.and_then(|text| text.trim().parse().ok()))
+        let path = self.root.join("current");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(trouble(&path, &error)),
+        };
+        // What names nobody is as good as nothing: the next login writes it anew.
+        Ok(String::from_utf8_lossy(&bytes).trim().parse().ok())
     }
 
     /// Makes a profile the current one.
@@ -132,8 +153,8 @@ impl Profiles {
         }
     }
 
-    /// The profiles that are there, by name.
-    pub(crate) fn all(&self) -> Result<Vec<Profile>, Failure> {
+    /// The profiles that are there, by name; one that is broken does not hide the others.
+    pub(crate) fn all(&self) -> Result<Vec<Found>, Failure> {
         let path = self.root.join("profiles");
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
@@ -144,7 +165,8 @@ impl Profiles {
             entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         names.sort_unstable();
         // A folder without its profile.toml is a login under way, or one whose outcome is unknown.
-        names.iter().filter_map(|name| self.find(name).transpose()).collect()
+        let found = |name: UserName| Some(Found { profile: self.find(&name).transpose()?, name });
+        Ok(names.into_iter().filter_map(found).collect())
     }
 
     /// The profile of this name, if it is there.
@@ -154,7 +176,7 @@ impl Profiles {
         let Some(text) = read(&path)? else { return Ok(None) };
         let file = toml::from_str(&text).map_err(|error| {
             Failure::usage(format!("{}: {}", path.display(), error.message()))
-                .hint(format!("log in again: gaggle login {name} --topology FILE"))
+                .hint(format!("log in again, which keeps the key: gaggle login {name} --topology FILE"))
         })?;
         Ok(Some(Profile { folder, file }))
     }
@@ -190,6 +212,11 @@ impl Profile {
     /// Whether its folder is there.
     pub(crate) fn is_there(&self) -> bool {
         self.folder.exists()
+    }
+
+    /// Takes the key away that was made for a name which belongs to another one.
+    pub(crate) fn discard_key(&self) -> Result<(), Failure> {
+        fs::remove_file(self.key_path()).map_err(|error| trouble(&self.key_path(), &error))
     }
 
     /// Takes a profile that was begun, and whose name was refused, away again.
@@ -272,8 +299,31 @@ mod tests {
         assert_eq!(profiles.current().unwrap(), Some("ann".parse().unwrap()));
         assert_eq!(profiles.clear_current().unwrap(), Some("ann".parse().unwrap()));
         assert_eq!(profiles.clear_current().unwrap(), None);
+        fs::write(home.path().join("home/current"), [0xff, 0xfe]).unwrap();
+        assert_eq!(profiles.current().unwrap(), None);
         profile.discard().unwrap();
         assert!(profiles.find(&"ann".parse().unwrap()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_broken_profile_does_not_hide_the_others() {
+        let home = tempfile::tempdir().unwrap();
+        let profiles = Profiles::at(home.path().into());
+        begin(&profiles, "ann").save().unwrap();
+        let broken = begin(&profiles, "bob");
+        fs::write(broken.folder.join("profile.toml"), "").unwrap();
+        let found = profiles.all().unwrap();
+        let whole: Vec<_> = found.iter().map(|found| (found.name.as_str(), found.profile.is_ok())).collect();
+        assert_eq!(whole, [("ann", true), ("bob", false)]);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_behind() {
+        let home = tempfile::tempdir().unwrap();
+        let target = home.path().join("token");
+        fs::create_dir(&target).unwrap();
+        assert!(replace(&target, "x").is_err(), "a folder is not replaced");
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -164,29 +164,69 @@ fn notice_text(notice: &Notice) -> String {
 
 /// Runs the prompt, or CHAT at once.
 pub(crate) async fn run(context: &Context, session: &Session, profile: &Profile, start: Start) -> Result<u8, Failure> {
-    let mut terminal = Terminal::start(profile).await?;
-    let mut notices = session.notices();
-    if start == Start::Chat {
-        chat(context, session, &mut terminal, &mut notices).await?;
-        return Ok(0);
+    let (failed, failures) = mpsc::channel(PRINTS_WAITING_MAX);
+    let notices = session.notices();
+    let mut desk = Desk { terminal: Terminal::start(profile).await?, notices, failed, failures };
+    let result = match start {
+        Start::Commands => commands(context, session, profile, &mut desk).await,
+        Start::Chat => chat(context, session, &mut desk).await.map(Left::exit_status),
+    };
+    // Posts may be on their way still: whoever leaves at once must not lose them, nor what is to be said about them.
+    let Desk { failed, mut failures, .. } = desk;
+    drop(failed);
+    while let Some(failure) = failures.recv().await {
+        failure.report(Format::Text);
     }
+    result
+}
+
+/// What somebody sits at.
+struct Desk {
+    terminal: Terminal,
+    notices: Notices,
+    /// Posts that fail after the next line is asked for.
+    failed: mpsc::Sender<Failure>,
+    failures: mpsc::Receiver<Failure>,
+}
+
+/// How somebody left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// By a word, or at the end of the input.
+    Said,
+    /// By Ctrl-C.
+    Interrupted,
+}
+
+impl Left {
+    fn exit_status(self) -> u8 {
+        match self {
+            Self::Said => 0,
+            Self::Interrupted => Kind::Interrupted.exit_status(),
+        }
+    }
+}
+
+async fn commands(context: &Context, session: &Session, profile: &Profile, desk: &mut Desk) -> Result<u8, Failure> {
     say(context, &format!("{} is here. HELP shows what you can say.", profile.file.name))?;
     loop {
-        terminal.ask("gaggle> ").await?;
+        desk.terminal.ask("gaggle> ").await?;
         let typed = loop {
             tokio::select! {
-                typed = terminal.typed() => break typed,
-                Some(notice) = notices.next() => terminal.print(notice_text(&notice)).await,
+                typed = desk.terminal.typed() => break typed,
+                Some(failure) = desk.failures.recv() => desk.terminal.print(failure.to_text()).await,
+                Some(notice) = desk.notices.next() => desk.terminal.print(notice_text(&notice)).await,
             }
         };
         let line = match typed {
             Typed::Line(line) => line,
-            Typed::Ended => return Ok(0),
-            Typed::Interrupted => return Ok(Kind::Interrupted.exit_status()),
+            Typed::Ended => return Ok(Left::Said.exit_status()),
+            Typed::Interrupted => return Ok(Left::Interrupted.exit_status()),
         };
         let result = match command(&line) {
-            Command::Quit => return Ok(0),
-            Command::Chat => chat(context, session, &mut terminal, &mut notices).await,
+            Command::Quit => return Ok(Left::Said.exit_status()),
+            // Ctrl-C in CHAT leads back here.
+            Command::Chat => chat(context, session, desk).await.map(|_| ()),
             Command::Help => say(context, HELP),
             Command::Nothing => Ok(()),
             Command::Unknown(message) => say(context, &message),
@@ -223,32 +263,31 @@ async fn perform(context: &Context, session: &Session, direction: Direction, nam
 }
 
 /// CHAT: the last posts, the live feed, and each line a post.
-async fn chat(
-    context: &Context,
-    session: &Session,
-    terminal: &mut Terminal,
-    notices: &mut Notices,
-) -> Result<(), Failure> {
+async fn chat(context: &Context, session: &Session, desk: &mut Desk) -> Result<Left, Failure> {
+    let Desk { terminal, notices, failed, failures } = desk;
     let page = session.timeline(None, limits::TIMELINE_POSTS, None).await?;
     for post in &page.posts {
         say(context, &context.out.post(post))?;
     }
     say(context, CHAT_HELP)?;
     let mut feed = session.follow(page.cursor).await;
-    let (failed, mut failures) = mpsc::channel::<Failure>(PRINTS_WAITING_MAX);
     terminal.ask("chat> ").await?;
     loop {
         tokio::select! {
             typed = terminal.typed() => {
-                let Typed::Line(line) = typed else { return Ok(()) };
-                match said(context, session, terminal, &failed, &line).await {
-                    Said::Leave => return Ok(()),
+                let line = match typed {
+                    Typed::Line(line) => line,
+                    Typed::Ended => return Ok(Left::Said),
+                    Typed::Interrupted => return Ok(Left::Interrupted),
+                };
+                match said(context, session, terminal, failed, &line).await {
+                    Said::Leave => return Ok(Left::Said),
                     Said::Stay => terminal.ask("chat> ").await?,
                 }
             }
             post = feed.next() => match post {
                 Some(post) => terminal.print(context.out.post(&post?)).await,
-                None => return Ok(()),
+                None => return Ok(Left::Said),
             },
             Some(failure) = failures.recv() => terminal.print(failure.to_text()).await,
             Some(notice) = notices.next() => terminal.print(notice_text(&notice)).await,
@@ -308,7 +347,7 @@ fn post(session: &Session, failed: &mpsc::Sender<Failure>, line: &str) -> Result
     let failed = failed.clone();
     super::spawn(async move {
         if let Ok(Err(failure)) = write.await {
-            // Whoever has left the chat meanwhile is told by nobody: the terminal shows something else now.
+            // Taken until the last post is answered.
             let _ = failed.send(failure).await;
         }
     });

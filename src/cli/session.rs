@@ -2,6 +2,7 @@
 //! on disk before an answer is printed, so that the next command sees no less.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,9 @@ pub(crate) struct Session(Arc<Inner>);
 struct Inner {
     client: Client,
     profile: Option<Profile>,
+    out: Out,
+    /// Said once: what was seen could not be kept.
+    said: AtomicBool,
     /// The hosts of the cluster: what `--ack all` means.
     hosts: u32,
     /// Writes without an answer. A plain mutex: held for one insertion, never across an await.
@@ -143,7 +147,8 @@ impl Session {
         };
         let client = Client::connect(options).await?;
         let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
-        Ok(Self(Arc::new(Inner { client, profile, hosts, pending: Mutex::new(BTreeSet::new()) })))
+        let (out, said, pending) = (context.out, AtomicBool::new(false), Mutex::new(BTreeSet::new()));
+        Ok(Self(Arc::new(Inner { client, profile, out, said, hosts, pending })))
     }
 
     /// Registers the name, or confirms it.
@@ -170,7 +175,7 @@ impl Session {
         let written = result?;
         let token = self.0.client.token();
         if let Some(profile) = &self.0.profile {
-            profile.merge_token(&token)?;
+            self.0.kept(profile.merge_token(&token).map(|_| ()));
         }
         Ok(Done { written, token, hosts: self.0.hosts })
     }
@@ -272,17 +277,28 @@ impl Session {
     }
 
     /// Keeps what has been seen, and says goodbye.
-    pub(crate) async fn close(self) -> Result<(), Failure> {
+    pub(crate) async fn close(self) {
         let token = self.0.client.token();
         let director = self.0.client.director();
-        let kept = match &self.0.profile {
-            Some(profile) => keep(profile, &token, director),
-            None => Ok(()),
-        };
+        if let Some(profile) = &self.0.profile {
+            self.0.kept(keep(profile, &token, director));
+        }
         if let Some(inner) = Arc::into_inner(self.0) {
             let _ = tokio::time::timeout(GOODBYE_WAIT, inner.client.close()).await;
         }
-        kept
+    }
+}
+
+impl Inner {
+    /// What the cluster has answered is done, whether this machine can keep what was seen or not: as a failure it would
+    /// say that nothing was stored, and people would post again.
+    fn kept(&self, result: Result<(), Failure>) {
+        let Err(failure) = result else { return };
+        if !self.said.swap(true, Ordering::Relaxed) {
+            let message =
+                format!("what you have seen is not kept, so that the next command may show less: {}", failure.message);
+            self.out.notice("not-kept", &message);
+        }
     }
 }
 

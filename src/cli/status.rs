@@ -1,6 +1,5 @@
-//! `status`: the cluster in one view, and whether anything in it is not as it should be.
+//! `status`: the cluster in one view. Whether anything in it is not as it should be, the process that answers knows.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -11,9 +10,10 @@ use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::{harmless, json_line};
 use crate::cli::output::{Out, Paint};
+use crate::cli::screen::Screen;
 use crate::cli::session::{Person, Session};
 use crate::client::{ClusterStatus, Duty, HostStatus, Life};
-use crate::id::{ProcessId, Vector};
+use crate::id::ProcessId;
 
 /// `--watch` looks this often.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
@@ -23,73 +23,24 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<u8, Fail
     let session = Session::open(context, &context.place()?, Person::Nobody).await?;
     if !args.watch {
         let status = session.status().await?;
-        let troubles = troubles(&status);
-        context.out.line(&show(context.out, &status, &troubles))?;
-        return Ok(if troubles.is_empty() { 0 } else { Kind::Degraded.exit_status() });
+        context.out.line(&show(context.out, &status))?;
+        return Ok(if status.alarms.is_empty() { 0 } else { Kind::Degraded.exit_status() });
     }
+    let screen = Screen::of(context.out);
     loop {
         // A cluster that cannot be reached now is what somebody who watches wants to see, and see end.
-        match session.status().await {
-            Ok(status) => {
-                let text = show(context.out, &status, &troubles(&status));
-                context.out.line(&format!("{}{text}", clear_screen(context.out)))?;
-            }
-            Err(failure) => failure.report(context.out.format()),
+        match (session.status().await, screen) {
+            (Ok(status), None) => context.out.line(&show(context.out, &status))?,
+            (Ok(status), Some(screen)) => screen.draw(&show(context.out, &status), &[])?,
+            (Err(failure), None) => failure.report(context.out.format()),
+            (Err(failure), Some(screen)) => screen.draw(&failure.to_text(), &[])?,
         }
         tokio::time::sleep(WATCH_EVERY).await;
     }
 }
 
-/// Makes place for the next look, where a terminal is.
-pub(crate) fn clear_screen(out: Out) -> &'static str {
-    use std::io::IsTerminal;
-    if !out.is_json() && std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" }
-}
-
-fn show(out: Out, status: &ClusterStatus, troubles: &[String]) -> String {
-    if out.is_json() { json_line(&status_json(status, troubles)) } else { status_text(out, status, troubles) }
-}
-
-/// What is not as it should be, each in a line; empty when nothing is.
-pub(crate) fn troubles(status: &ClusterStatus) -> Vec<String> {
-    let mut troubles = status.alarms.clone();
-    let mut add = |text: String| {
-        if !troubles.contains(&text) {
-            troubles.push(text);
-        }
-    };
-    for host in &status.hosts {
-        if !host.up {
-            add(format!("{} is down", host.name));
-            continue;
-        }
-        for process in host.processes.iter().filter(|process| process.life != Life::Up) {
-            add(format!("{} of {} is {}", process.id, host.name, life_text(process.life)));
-        }
-        if host.serving.is_none() {
-            add(format!("nobody serves at {}", host.name));
-        }
-        if host.relaying.is_none() {
-            add(format!("nobody relays at {}", host.name));
-        }
-    }
-    if status.hosts.iter().all(|host| host.directing.is_none()) {
-        add("nobody directs".into());
-    }
-    // Hosts that hold the same entries must hold the same state (P5).
-    let mut digests: BTreeMap<&Vector, &HostStatus> = BTreeMap::new();
-    for host in status.hosts.iter().filter(|host| host.up) {
-        match digests.get(&host.vector) {
-            Some(other) if other.digest != host.digest => {
-                add(format!("{} and {} hold the same entries and differ in their digests", other.name, host.name));
-            }
-            Some(_) => {}
-            None => {
-                digests.insert(&host.vector, host);
-            }
-        }
-    }
-    troubles
+fn show(out: Out, status: &ClusterStatus) -> String {
+    if out.is_json() { json_line(&status_json(status)) } else { status_text(out, status) }
 }
 
 fn life_text(life: Life) -> &'static str {
@@ -113,13 +64,13 @@ fn id_json(id: Option<ProcessId>) -> Value {
     id.map_or(Value::Null, |id| json!(id.to_string()))
 }
 
-fn status_json(status: &ClusterStatus, troubles: &[String]) -> Value {
+fn status_json(status: &ClusterStatus) -> Value {
     let hosts: Vec<Value> = status.hosts.iter().map(host_json).collect();
     json!({
         "v": 1,
         "cluster": status.cluster,
-        "degraded": !troubles.is_empty(),
-        "alarms": troubles,
+        "degraded": !status.alarms.is_empty(),
+        "alarms": status.alarms,
         "hosts": hosts,
     })
 }
@@ -178,11 +129,12 @@ fn number(value: impl ToString) -> Cell {
 }
 
 /// The status for people.
-pub(crate) fn status_text(out: Out, status: &ClusterStatus, troubles: &[String]) -> String {
-    let state = if troubles.is_empty() { out.paint(Paint::Good, "healthy") } else { out.paint(Paint::Bad, "degraded") };
+pub(crate) fn status_text(out: Out, status: &ClusterStatus) -> String {
+    let state =
+        if status.alarms.is_empty() { out.paint(Paint::Good, "healthy") } else { out.paint(Paint::Bad, "degraded") };
     let mut text = format!("{}: {state}\n", harmless(&status.cluster));
-    for trouble in troubles {
-        text.push_str(&format!("  {} {}\n", out.paint(Paint::Bad, "!"), harmless(trouble)));
+    for alarm in &status.alarms {
+        text.push_str(&format!("  {} {}\n", out.paint(Paint::Bad, "!"), harmless(alarm)));
     }
     let mut hosts = Table::new();
     hosts.load_preset(presets::NOTHING).set_header([
@@ -284,7 +236,7 @@ mod tests {
         let mut status = cluster();
         status.hosts.truncate(1);
         assert_eq!(
-            status_json(&status, &troubles(&status)),
+            status_json(&status),
             json!({"v": 1, "cluster": "c", "degraded": false, "alarms": [], "hosts": [{
                 "name": "a", "up": true, "serving": "A1", "relaying": "A1", "directing": "A1", "epoch": 3,
                 "sessions": 2, "vector": {"a.00000001": 7}, "digest": "00000000000000000000000000000005",
@@ -295,36 +247,18 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_wrong_degrades() {
-        assert!(troubles(&cluster()).is_empty());
-        let wrong = |change: &dyn Fn(&mut ClusterStatus)| {
-            let mut status = cluster();
-            change(&mut status);
-            troubles(&status)
-        };
-        assert_eq!(wrong(&|status| status.alarms.push("x".into())), ["x"]);
-        assert_eq!(wrong(&|status| status.hosts[1].up = false), ["b is down"]);
-        assert_eq!(wrong(&|status| status.hosts[1].processes[0].life = Life::Dead), ["B1 of b is dead"]);
-        assert_eq!(wrong(&|status| status.hosts[0].serving = None), ["nobody serves at a"]);
-        assert_eq!(wrong(&|status| status.hosts[0].relaying = None), ["nobody relays at a"]);
-        assert_eq!(wrong(&|status| status.hosts.iter_mut().for_each(|host| host.directing = None)), ["nobody directs"]);
-        assert_eq!(
-            wrong(&|status| status.hosts[1].digest = Digest(6)),
-            ["a and b hold the same entries and differ in their digests"]
-        );
-        // Different entries may well have different digests.
-        assert!(
-            wrong(&|status| {
-                status.hosts[1].digest = Digest(6);
-                status.hosts[1].vector = Vector::new();
-            })
-            .is_empty()
-        );
+    fn an_alarm_degrades() {
+        let mut status = cluster();
+        assert_eq!(status_json(&status)["degraded"], false);
+        status.alarms.push("the disk of a is full: free some \u{1b}space".into());
+        assert_eq!(status_json(&status)["degraded"], true);
+        let text = status_text(Out::new(Format::Text), &status);
+        assert!(text.starts_with("c: degraded\n  ! the disk of a is full: free some \\u{1b}space\n"), "{text}");
     }
 
     #[test]
     fn people_get_tables() {
-        let text = status_text(Out::new(Format::Text), &cluster(), &[]);
+        let text = status_text(Out::new(Format::Text), &cluster());
         assert!(text.contains("1.5 MiB"), "{text}");
         assert_eq!(text.lines().filter(|line| line.contains("127.0.0.1:7001")).count(), 2);
         assert_eq!((bytes_text(5), bytes_text(2048)), ("5 B".into(), "2.0 KiB".into()));

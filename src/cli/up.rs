@@ -1,7 +1,6 @@
 //! `up`: the processes of some hosts as children of this command, and a view of them.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io::IsTerminal;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -13,8 +12,9 @@ use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::harmless;
 use crate::cli::interrupted;
 use crate::cli::output::Paint;
+use crate::cli::screen::Screen;
 use crate::cli::session::{Person, Session};
-use crate::cli::status::{clear_screen, status_text, troubles};
+use crate::cli::status::status_text;
 use crate::client::ClusterStatus;
 use crate::id::{HostId, ProcessId};
 use crate::runtime::supervise::{ChildEvent, Supervisor, UpOptions};
@@ -26,14 +26,14 @@ const ASK_UNTIL_READY: Duration = Duration::from_millis(25);
 const ASK_WHEN_READY: Duration = Duration::from_millis(500);
 /// One answer of a local process takes a millisecond; while it starts, it takes for ever.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
-/// Lines below the table.
+/// Lines below the table, where there is room for them.
 const LINES_SHOWN: usize = 10;
 
 /// What is on the screen.
 struct View {
     context: Context,
-    live: bool,
-    lines: VecDeque<String>,
+    screen: Option<Screen>,
+    lines: Vec<String>,
     ready: Option<String>,
     /// Our own children that have their ports and stores: the same processes may run elsewhere, and answer.
     children: BTreeSet<ProcessId>,
@@ -95,11 +95,10 @@ async fn watch(
 ) -> Result<u8, Failure> {
     let (sender, mut statuses) = mpsc::channel(1);
     let asking = super::spawn(ask(context.clone(), loaded.clone(), hosts.to_vec(), sender));
-    let live = !context.out.is_json() && std::io::stdout().is_terminal();
     let mut view = View {
         context: context.clone(),
-        live,
-        lines: VecDeque::new(),
+        screen: Screen::of(context.out),
+        lines: Vec::new(),
         ready: None,
         children: BTreeSet::new(),
         status: None,
@@ -129,7 +128,9 @@ async fn watch(
 
 /// A process could not start at all; its exit status says whose fault that is.
 fn cannot_start(id: ProcessId, status: Option<i32>, message: &str) -> Failure {
-    let message = format!("{id} cannot start: {message}");
+    // The last line says why, in the words of a command.
+    let why = message.lines().last().unwrap_or_default().trim_start_matches("gaggle: ");
+    let message = format!("{id} cannot start: {why}");
     if status == Some(i32::from(Kind::Identity.exit_status())) {
         return Failure::identity(message);
     }
@@ -186,14 +187,14 @@ impl View {
             ChildEvent::Line { id, text } => format!("{id} | {text}"),
             ChildEvent::Failed { id, message, .. } => format!("{id} failed: {message}"),
         };
-        if !self.live {
+        if self.screen.is_none() {
             self.context.out.notice("log", &line);
             return Ok(());
         }
-        self.lines.push_back(harmless(&line));
-        while self.lines.len() > LINES_SHOWN {
-            self.lines.pop_front();
+        if self.lines.len() >= LINES_SHOWN {
+            self.lines.remove(0);
         }
+        self.lines.push(self.context.out.paint(Paint::Dim, &harmless(&line)));
         self.draw()
     }
 
@@ -208,7 +209,7 @@ impl View {
     fn ready(&mut self, after: Duration) -> Result<(), Failure> {
         let seconds = after.as_secs_f64();
         let line = format!("ready in {seconds:.2} s");
-        if !self.live {
+        if self.screen.is_none() {
             let rounded = (seconds * 1000.0).round() / 1000.0;
             self.context.out.say(&json!({"v": 1, "ready": true, "seconds": rounded}), &line)?;
         }
@@ -217,19 +218,13 @@ impl View {
     }
 
     fn draw(&self) -> Result<(), Failure> {
-        if !self.live {
-            return Ok(());
-        }
+        let Some(screen) = self.screen else { return Ok(()) };
         let out = self.context.out;
         let mut text = self.ready.clone().unwrap_or_else(|| "starting ...".to_owned());
         text.push_str("  (Ctrl-C stops all)\n");
         if let Some(status) = &self.status {
-            text.push_str(&status_text(out, status, &troubles(status)));
-            text.push('\n');
+            text.push_str(&status_text(out, status));
         }
-        for line in &self.lines {
-            text.push_str(&format!("\n{}", out.paint(Paint::Dim, line)));
-        }
-        out.line(&format!("{}{text}", clear_screen(out)))
+        screen.draw(&text, &self.lines)
     }
 }

@@ -76,7 +76,7 @@ impl ClientError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoProcess { .. } => {
-                Some("see `gaggle status`, and whether the cluster runs and the topology is right".into())
+                Some("is the cluster up (gaggle up), and is this its topology file (--topology FILE)?".into())
             }
             Self::Unknown { id, .. } => {
                 Some(format!("ask again with --id {id}: it has its effect once, however often"))

@@ -23,8 +23,8 @@ pub use options::{ClientOptions, Entrance, Standby};
 pub use session::Notice;
 
 // What this interface is spoken in: its callers need no other room.
-pub use crate::net::Identity;
 pub use crate::net::certs::CertBook;
+pub use crate::net::{Identity, IdentityError};
 pub use crate::service::entry::Stamp;
 pub use crate::service::intake::WriteOp;
 pub use crate::service::query::{ListPart, ShownPost};

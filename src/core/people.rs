@@ -61,6 +61,8 @@ pub(crate) struct People {
     clients: BTreeMap<ClientId, Client>,
     watchers: BTreeSet<ClientId>,
     routes: Routes,
+    /// Who directed when it was last known.
+    director: Option<ProcessId>,
     /// Assignments that the hosts' records may not show yet.
     assigned: VecDeque<(Instant, HostId)>,
     /// Other hosts' clocks less this one's, in microseconds, as their records came in.
@@ -310,8 +312,19 @@ impl Node {
         Assignment { director: self.director(now), hosts: ranked.into_iter().map(|(_, _, host)| host).collect() }
     }
 
-    /// Tells those who asked `Assign` when what they steer by has changed.
+    /// Tells those who asked `Assign` when what they steer by has changed, and everybody when another directs: who
+    /// asked the one before would hear of no change any more, and not notice.
     pub(crate) fn push_routes(&mut self, now: Now, out: &mut Outputs) {
+        let director = self.director(now);
+        if director.is_some() && self.people.director != director {
+            let known = self.people.director.is_some();
+            self.people.director = director;
+            if known {
+                let frame = ServerFrame::Assigned(self.assignment(now));
+                let all = self.people.greeted();
+                out.extend(all.map(|client| Output::Reply { client, frame: frame.clone() }));
+            }
+        }
         if self.people.watchers.is_empty() {
             return;
         }

@@ -28,6 +28,8 @@ async fn each_process_is_killed_in_turn_and_nobody_notices_more_than_a_pause() {
             })
             .await;
         windows.push((id, duties, killed, Instant::now()));
+        // Everybody has got an answer before the next one dies, so that each pause has one cause.
+        load.wait_for_posts(2 * PEOPLE).await;
     }
     let (history, _people) = load.finish(&cluster).await;
     println!("kill -9, {PEOPLE} clients, {} posts:", history.0.len());

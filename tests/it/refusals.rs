@@ -92,6 +92,33 @@ async fn keys_that_are_not_right_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_is_done_whatever_becomes_of_the_profile() {
+    let cluster = Cluster::start(Ups::One).await;
+    cluster.gaggle(&["login", "ann", "--json"]).await.json();
+    cluster.gaggle(&["login", "bob", "--json"]).await.json();
+
+    // The token cannot be kept: a failure would say that nothing was stored, and people would post again.
+    let lock = cluster.path("home/profiles/bob/lock");
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    let ended = cluster.gaggle(&["post", "stored", "--id", "one", "--json"]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.out.contains(r#""id":"one""#), "{ended:?}");
+    assert!(ended.err.contains(r#""notice":"not-kept""#), "{ended:?}");
+    std::fs::remove_dir(&lock).unwrap();
+
+    // A profile that is broken does not stop what needs none, nor anybody else; a login mends it, with its old key.
+    std::fs::write(cluster.path("home/profiles/bob/profile.toml"), "").unwrap();
+    refused(&cluster, &["list"], 2, "usage", "profile.toml").await;
+    cluster.gaggle(&["status", "--json"]).await.json();
+    cluster.gaggle(&["list", "--as", "ann", "--json"]).await.json();
+    assert_eq!(cluster.gaggle(&["profiles", "--json"]).await.out.lines().count(), 2);
+    cluster.gaggle(&["login", "bob", "--json"]).await.json();
+    let timeline = cluster.gaggle(&["timeline", "--json"]).await;
+    assert_eq!(timeline.out.lines().count(), 1, "{timeline:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_cluster_or_with_a_broken_file_commands_say_so() {
     let mut cluster = Cluster::prepare(Ups::One);
     // Nothing has ever run here.

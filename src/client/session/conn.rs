@@ -172,7 +172,7 @@ impl Session {
         conn.heard = at;
         out.push(Output::Send { conn: id, frame: ClientFrame::Hello { versions: Versions::OURS } });
         // Without waiting for the answer: it costs nobody anything, and saves a round trip.
-        if self.search.as_ref().is_some_and(|search| search.asked.contains(&id)) {
+        if self.elected == Some(id) || self.search.as_ref().is_some_and(|search| search.asked.contains(&id)) {
             self.ask_assignment(at, id, out);
         }
     }
@@ -203,6 +203,8 @@ impl Session {
             ServerFrame::Assigned(assignment) => {
                 if self.director == Some(id) {
                     self.adopt(at, assignment, out);
+                } else {
+                    self.on_other_director(assignment.director, out);
                 }
             }
             ServerFrame::Serving { serving, epoch } => {
@@ -283,6 +285,7 @@ impl Session {
     pub(super) fn close_unused(&mut self, id: ConnId, out: &mut Outputs) {
         let needed = self.server == Some(id)
             || self.director == Some(id)
+            || self.elected == Some(id)
             || self.standby == Some(id)
             || self.candidates.contains(&id)
             || self.search.as_ref().is_some_and(|search| search.asked.contains(&id))
@@ -297,7 +300,7 @@ impl Session {
     fn forget(&mut self, id: ConnId, out: &mut Outputs) {
         let Some(conn) = self.conns.remove(&id) else { return };
         self.candidates.remove(&id);
-        for place in [&mut self.server, &mut self.director, &mut self.standby] {
+        for place in [&mut self.server, &mut self.director, &mut self.elected, &mut self.standby] {
             if *place == Some(id) {
                 *place = None;
             }
@@ -352,7 +355,14 @@ impl Session {
         if self.server == Some(id) {
             self.tell_lost(out);
         }
-        self.want_search();
+        if self.elected == Some(id) {
+            self.elected = None;
+            self.close_unused(id, out);
+        }
+        // An attempt that nobody needs is no reason to look for another way.
+        if self.conns.contains_key(&id) {
+            self.want_search();
+        }
         self.picture = Picture::Changed;
     }
 }

@@ -171,11 +171,19 @@ impl Session {
             return self.close_unused(id, out);
         };
         // The first answer wins; what comes later is worth less than the changes that the winner will tell.
-        let Some(search) = self.search.take() else { return self.close_unused(id, out) };
+        let asked = match self.search.take() {
+            Some(search) => search.asked,
+            None if self.elected == Some(id) => BTreeSet::new(),
+            None => return self.close_unused(id, out),
+        };
         let before = self.director.replace(id);
         self.director_last = self.conns.get(&id).map(|conn| conn.process);
+        let elected = assignment.director.filter(|elected| self.director_last != Some(*elected));
+        let is_elected = |id: &ConnId| self.conns.get(id).is_some_and(|conn| Some(conn.process) == elected);
+        let attempt = asked.iter().copied().find(is_elected);
+        let attempt_before = std::mem::replace(&mut self.elected, attempt);
         self.adopt(at, assignment, out);
-        for other in search.asked.into_iter().chain(before).filter(|other| *other != id) {
+        for other in asked.into_iter().chain(before).chain(attempt_before).filter(|other| *other != id) {
             self.close_unused(other, out);
         }
         self.take_back_from_silent();
@@ -196,6 +204,24 @@ impl Session {
         self.assignment = Some(assignment);
         self.picture = Picture::Changed;
         self.answer_assigns(out);
+    }
+
+    /// Somebody else tells who directs. The director that we hold has lost the duty then, and most likely its life,
+    /// which nothing that is asked of it would show: without this, a change would be told to nobody.
+    pub(super) fn on_other_director(&mut self, told: Option<ProcessId>, out: &mut Outputs) {
+        let Some(told) = told.filter(|told| self.addrs.contains_key(told)) else { return };
+        let Some(before) = self.assignment.as_mut().and_then(|assignment| assignment.director.replace(told)) else {
+            return;
+        };
+        let Some(held) = self.director.filter(|id| self.conns.get(id).is_some_and(|conn| conn.process == before))
+        else {
+            return;
+        };
+        if before != told {
+            self.director = None;
+            self.close_unused(held, out);
+            self.want_search();
+        }
     }
 
     /// Answers the callers who wait for an assignment.

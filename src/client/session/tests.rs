@@ -313,6 +313,39 @@ fn a_change_told_by_the_director_is_followed() {
 }
 
 #[test]
+fn a_new_director_of_whom_the_server_tells_is_asked() {
+    let mut rig = Rig::served(|_| {});
+    // M1 has died: nothing is asked of it, so that its silence would not be noticed.
+    let told = |director: &str| {
+        let assignment = Assignment { director: Some(id(director)), ..assignment(("W5", 1)) };
+        ServerFrame::Assigned(assignment)
+    };
+    assert_eq!(rig.frame(2, told("M1")), []);
+    assert_eq!(rig.frame(2, told("W6")), [close(1), dial(3, "W6")]);
+    rig.input(Input::Connected { conn: ConnId(3) });
+    rig.hello(3, "W6");
+    rig.respond(3, 1, Token::default(), Ok(Response::Assigned(assignment(("W5", 1)))));
+    // Whom it tells of now is not the one that was lost.
+    assert_eq!(rig.frame(2, told("W8")), []);
+}
+
+#[test]
+fn whoever_directs_replaces_another_that_was_faster_to_answer() {
+    let mut rig = Rig::new(|_| {});
+    assert_eq!(rig.input(Input::Start), [dial(1, "M1")]);
+    assert_eq!(rig.due(), [dial(2, "W5")]);
+    rig.input(Input::Connected { conn: ConnId(2) });
+    rig.hello(2, "W5");
+    // M1 directs, and is still being connected to: W5's word is enough to go on.
+    let assigned = || Ok(Response::Assigned(assignment(("W6", 1))));
+    assert_eq!(rig.respond(2, 1, Token::default(), assigned()), [dial(3, "W6")]);
+    let greeted = rig.input(Input::Connected { conn: ConnId(1) });
+    assert_eq!(greeted, [hello(1), ask(1, 1, Token::default(), RequestBody::Assign)]);
+    assert_eq!(rig.hello(1, "M1"), []);
+    assert_eq!(rig.respond(1, 1, Token::default(), assigned()), [close(2)]);
+}
+
+#[test]
 fn a_server_that_does_not_serve_is_left_and_the_caller_is_not_told() {
     let mut rig = Rig::served(|_| {});
     rig.call(1, post_body("a"));

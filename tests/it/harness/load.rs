@@ -64,7 +64,8 @@ impl Load {
             history.0.extend(records);
         }
         history.assert_no_errors();
-        self.watcher.take(&history.acknowledged()).await;
+        let live = self.watcher.take(&history.acknowledged()).await;
+        history.check(&live).unwrap_or_else(|error| panic!("the feed: {error}"));
         check_hosts(cluster, &history, &self.watcher.person).await;
         (history, people)
     }

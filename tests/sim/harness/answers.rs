@@ -171,6 +171,10 @@ impl World {
 
     fn on_refused(&mut self, person: usize, call: &Call, refusal: &Refusal) {
         self.counts.answers += 1;
+        if call.want == Want::Register && refusal.code == ErrorCode::NameTaken && self.shares_name(person) {
+            self.people[person].name = format!("person{person}");
+            return;
+        }
         let me = &self.people[person];
         let expected = match (&call.want, refusal.code) {
             (Want::Join(whom), ErrorCode::AlreadyJoined) => me.joined.contains_key(whom) || !me.edges_certain,
@@ -194,7 +198,7 @@ impl World {
             }
             (Want::Users, Answer::Names { names, .. }) => {
                 let me = &self.people[person];
-                if !names.contains(&me.name) && call.reduced.is_none() {
+                if !names.iter().any(|name| goes_by(name, &me.name)) && call.reduced.is_none() {
                     self.fail(format!("P3: person{person} is not in the list of users: {names:?}"));
                 }
             }
@@ -284,7 +288,7 @@ impl World {
             let facts = self.posts.get(&post.id);
             let fine = facts.is_some_and(|facts| {
                 facts.text == post.text
-                    && self.people[facts.author].name == post.author
+                    && goes_by(&post.author, &self.people[facts.author].name)
                     && facts.entries.get(&entry_of(post)) == Some(&post.stamp)
             });
             if !fine {
@@ -358,6 +362,11 @@ impl World {
             self.fail(format!("P3: person{person}'s feed tells {:?}, and its token lacks it", entry_of(post)));
         }
     }
+}
+
+/// Whether a name, as it is shown, is this one: perhaps with the suffix of a contested name.
+fn goes_by(shown: &str, name: &str) -> bool {
+    shown.split('~').next() == Some(name)
 }
 
 /// The entry that a shown post was read from.

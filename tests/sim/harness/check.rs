@@ -14,6 +14,8 @@ use super::world::{State, World};
 /// What all entries together say.
 #[derive(Debug, Default)]
 struct Model {
+    /// Who owns each name: who claimed it first.
+    owners: BTreeMap<String, (Stamp, UserId)>,
     posts: BTreeMap<(UserId, RequestId), (Stamp, PostText)>,
     /// follower, followee -> since when.
     joined: BTreeMap<(UserId, UserId), Stamp>,
@@ -27,6 +29,7 @@ impl Model {
         let mut model = Self::default();
         // Each request id first collapses to its smallest stamp, then the largest stamp of a pair wins.
         let mut edges: BTreeMap<(UserId, UserId), Attempts> = BTreeMap::new();
+        let mut registered: BTreeMap<UserId, (Stamp, String)> = BTreeMap::new();
         for entry in entries {
             let (stamp, user) = (entry.stamp(), entry.user);
             let mut edge = |followee: UserId, joins: bool| {
@@ -41,8 +44,17 @@ impl Model {
                 }
                 Op::Join { followee } => edge(*followee, true),
                 Op::Leave { followee } => edge(*followee, false),
-                Op::Register { .. } => {}
+                Op::Register { name, .. } => {
+                    let first = registered.entry(user).or_insert((stamp, name.folded()));
+                    if stamp < first.0 {
+                        *first = (stamp, name.folded());
+                    }
+                }
             }
+        }
+        for (user, (stamp, name)) in registered {
+            let owner = model.owners.entry(name).or_insert((stamp, user));
+            *owner = (*owner).min((stamp, user));
         }
         for (pair, requests) in edges {
             if let Some((stamp, true)) = requests.into_values().max() {
@@ -156,7 +168,20 @@ impl World {
         for host in 0..self.disks.len() {
             for person in 0..self.people.len() {
                 self.compare_timeline(&model, host, person);
+                self.compare_name(&model, host, person);
             }
+        }
+    }
+
+    /// P5: a name belongs to its first claim, and everybody else who claimed it has a suffix.
+    fn compare_name(&mut self, model: &Model, host: usize, person: usize) {
+        let user = UserId::of(&self.people[person].key);
+        let answer = query::answer(&self.seen_rows(host), &self.disks[host].vector(), &Query::WhoAmI { user });
+        let Ok(Answer::WhoAmI { name, registered, .. }) = answer else { return };
+        let owns = model.owners.get(&registered.folded()).is_some_and(|(_, owner)| *owner == user);
+        if owns == name.contains('~') {
+            let owner = model.owners.get(&registered.folded());
+            self.fail(format!("P5: host {host} shows person{person} ({user}) as {name}, whose owner is {owner:?}"));
         }
     }
 
@@ -165,7 +190,7 @@ impl World {
         let disk = &self.disks[host];
         let query =
             Query::Timeline { user, of: None, limit: gaggle::limits::ANSWER_POSTS_MAX, since: None, before: None };
-        let found = match query::answer(&disk.tables, &disk.vector(), &query) {
+        let found = match query::answer(&self.seen_rows(host), &disk.vector(), &query) {
             Ok(Answer::Posts { posts, .. }) => posts,
             Ok(Answer::WhoAmI { .. } | Answer::Names { .. }) => Vec::new(),
             Err(_) if !self.people[person].registered => return,

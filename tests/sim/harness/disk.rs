@@ -16,18 +16,27 @@ use gaggle::service::query;
 use gaggle::service::rows::Rows;
 use gaggle::service::snapshot;
 
-use super::Mutant;
+use super::mutants::{Mutant, Seen};
 use super::rows::{Changes, Tables, Transaction};
 use super::world::{Event, State, World};
 
 /// Why a process ends itself, without blame.
 pub(crate) const SYNC_FAILED: &str = "a sync failed, as it was told to";
 
+/// So long after a chunk of a snapshot a host's vector does not tell what it holds.
+const FUZZY: u64 = 3_000_000;
+
 /// What waits for the lock.
 #[derive(Debug)]
 pub(crate) enum Job {
     TakeEpoch,
-    Persist { id: WriteId, epoch: Epoch, write: Write },
+    /// `seen` is the store's epoch when the write was handed over.
+    Persist {
+        id: WriteId,
+        epoch: Epoch,
+        seen: Epoch,
+        write: Write,
+    },
 }
 
 /// A transaction under way.
@@ -41,6 +50,8 @@ struct Running {
     standing: Option<Standing>,
     /// The sync is done, but the process is stopped and has not seen it.
     synced: bool,
+    /// The tables before it, where a mutant shows it at once.
+    before: Option<Tables>,
     /// It holds rows of a snapshot, so that the vector does not tell what is held.
     fuzzy: Option<bool>,
 }
@@ -55,8 +66,8 @@ pub(crate) struct Disk {
     /// Who took each epoch (P6).
     takers: BTreeMap<Epoch, (usize, u32)>,
     pub(crate) standing: Option<Standing>,
-    /// Chunks of a snapshot are in, and its vector is not.
-    fuzzy: bool,
+    /// Until then rows of a snapshot may be in whose vector is not: two relays may send one at a time.
+    fuzzy_until: u64,
     /// A snapshot was adopted: the log does not hold all that is held.
     pub(crate) adopted: bool,
     held_posts: BTreeSet<RequestId>,
@@ -72,12 +83,17 @@ impl Disk {
         self.standing.as_ref().map(|standing| standing.vector.clone()).unwrap_or_default()
     }
 
+    /// The newest epoch taken.
+    pub(crate) fn epoch(&self) -> Epoch {
+        ledger::standing(&self.tables).epoch
+    }
+
     /// What a backup of it holds.
     pub(crate) fn backup(&self) -> Self {
         Self {
             tables: self.tables.clone(),
             standing: self.standing.clone(),
-            fuzzy: self.fuzzy,
+            fuzzy_until: self.fuzzy_until,
             adopted: self.adopted,
             held_posts: self.held_posts.clone(),
             ..Self::default()
@@ -120,11 +136,12 @@ impl World {
             input: None,
             standing: None,
             synced: false,
+            before: None,
             fuzzy: None,
         };
         match self.procs[proc].jobs.pop_front() {
             Some(Job::TakeEpoch) => self.take_epoch(host, proc, &mut running),
-            Some(Job::Persist { id, epoch, write }) => {
+            Some(Job::Persist { id, epoch, seen, write }) => {
                 let mut writes = vec![(id, write)];
                 while let Some(Job::Persist { epoch: next, .. }) = self.procs[proc].jobs.front() {
                     if *next != epoch || writes.len() >= limits::COMMIT_WRITES_MAX {
@@ -134,11 +151,16 @@ impl World {
                         writes.push((id, write));
                     }
                 }
-                self.commit(host, proc, epoch, writes, &mut running);
+                let fence = match self.options.mutant {
+                    Some(Mutant::NoFence) => self.disks[host].epoch(),
+                    Some(Mutant::FenceOutside) if seen == epoch => self.disks[host].epoch(),
+                    Some(_) | None => epoch,
+                };
+                self.commit(host, proc, (epoch, fence), writes, &mut running);
             }
             None => {}
         }
-        if self.options.mutant == Some(Mutant::AckBeforeSync)
+        if self.is(Mutant::AckBeforeSync)
             && let Some(input) = running.input.take()
         {
             let life = running.life;
@@ -148,6 +170,11 @@ impl World {
         let after = self.dice.between(200, 1_000) * slow;
         if std::mem::take(&mut self.disks[host].sync_fails) {
             self.fail_sync(&mut running);
+        }
+        if self.is(Mutant::ServeBeforeSync) {
+            let disk = &mut self.disks[host];
+            running.before = Some(disk.tables.clone());
+            disk.tables.apply(running.changes.clone());
         }
         self.disks[host].running = Some(running);
         self.after(after, Event::Synced { host, token });
@@ -175,7 +202,14 @@ impl World {
         running.input = Some(Input::EpochTaken(Ok(standing)));
     }
 
-    fn commit(&mut self, host: usize, proc: usize, epoch: Epoch, writes: Vec<(WriteId, Write)>, running: &mut Running) {
+    fn commit(
+        &mut self,
+        host: usize,
+        proc: usize,
+        (epoch, fence): (Epoch, Epoch),
+        writes: Vec<(WriteId, Write)>,
+        running: &mut Running,
+    ) {
         let ids: Vec<WriteId> = writes.iter().map(|(id, _)| *id).collect();
         if self.disks[host].full {
             running.input = Some(Input::Persisted { writes: ids, result: Err(StoreTrouble::Full) });
@@ -183,15 +217,10 @@ impl World {
         }
         let fuzzy = self.check_batch(host, &writes);
         let wall = self.now(proc).wall;
-        let fence = match self.options.mutant {
-            Some(Mutant::NoFence) => ledger::standing(&self.disks[host].tables).epoch,
-            Some(Mutant::AckBeforeSync | Mutant::NoToken | Mutant::NoCausalGate | Mutant::OldIncarnation) | None => {
-                epoch
-            }
-        };
-        let mut rows = Transaction::new(&self.disks[host].tables);
+        let rows = Transaction::new(&self.disks[host].tables);
+        let mut rows = Seen::new(rows, self.options.mutant, self.topology.hosts[host].id);
         let result = ledger::commit(&mut rows, fence, wall, writes);
-        let changes = rows.into_changes();
+        let changes = rows.into_rows().into_changes();
         match &result {
             Ok(committed) => {
                 running.changes = changes;
@@ -279,8 +308,10 @@ impl World {
             && let Some(running) = self.disks[host].running.take()
         {
             let lucky = running.synced || self.dice.chance(500);
-            if lucky && self.options.mutant != Some(Mutant::AckBeforeSync) {
+            if lucky && !self.is(Mutant::AckBeforeSync) {
                 self.make_durable(host, running);
+            } else if let Some(before) = running.before {
+                self.disks[host].tables = before;
             }
         }
         self.grant(host);
@@ -293,7 +324,7 @@ impl World {
         let disk = &mut self.disks[host];
         disk.tables.apply(running.changes);
         if let Some(fuzzy) = running.fuzzy {
-            disk.fuzzy = fuzzy;
+            disk.fuzzy_until = self.clock + FUZZY;
             disk.adopted = true;
             self.counts.snapshots += u64::from(!fuzzy);
         }
@@ -313,13 +344,14 @@ impl World {
 
     /// P5: hosts that hold the same entries hold the same state.
     fn compare_digests(&mut self, host: usize, standing: &Standing) {
-        let others = self.disks.iter().enumerate().filter(|(other, disk)| *other != host && !disk.fuzzy);
+        let others =
+            self.disks.iter().enumerate().filter(|(other, disk)| *other != host && disk.fuzzy_until <= self.clock);
         let differing: Option<(usize, Digest)> = others
             .filter_map(|(other, disk)| disk.standing.as_ref().map(|standing| (other, standing)))
             .find(|(_, other)| other.vector == standing.vector && other.digest != standing.digest)
             .map(|(other, found)| (other, found.digest));
         if let Some((other, digest)) = differing
-            && !self.disks[host].fuzzy
+            && self.disks[host].fuzzy_until <= self.clock
         {
             self.fail(format!(
                 "P5: hosts {host} and {other} hold {:?}, with digests {:?} and {digest:?}",
@@ -373,12 +405,18 @@ impl World {
         }
     }
 
+    /// What a host's processes read.
+    pub(crate) fn seen_rows(&self, host: usize) -> Seen<&Tables> {
+        Seen::new(&self.disks[host].tables, self.options.mutant, self.topology.hosts[host].id)
+    }
+
     /// Answers a read from what is durable now.
     pub(crate) fn on_read(&mut self, proc: usize, life: u32, read: &Output) {
         if !self.lives(proc, life) {
             return;
         }
-        let rows: &dyn Rows = &self.disks[self.procs[proc].host].tables;
+        let host = self.procs[proc].host;
+        let rows: &dyn Rows = &self.seen_rows(host);
         let input = match read {
             Output::ReadLog { read, after, bytes_max } => {
                 Input::LogRead { read: *read, chunk: ledger::read_log(rows, after, *bytes_max) }

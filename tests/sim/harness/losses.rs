@@ -48,7 +48,7 @@ impl World {
             None => self.losses.backup = Some(self.disks[host].backup()),
             Some(mut backup) => {
                 self.kill_host(host);
-                if self.options.mutant != Some(Mutant::OldIncarnation) {
+                if !self.is(Mutant::OldIncarnation) {
                     let mut rows = Transaction::new(&backup.tables);
                     ledger::forget_origin(&mut rows);
                     let changes = rows.into_changes();

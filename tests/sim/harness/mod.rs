@@ -12,6 +12,7 @@ mod dice;
 mod disk;
 mod faults;
 mod losses;
+mod mutants;
 mod network;
 mod people;
 mod process;
@@ -19,37 +20,8 @@ mod rows;
 mod shape;
 mod world;
 
+pub(crate) use mutants::Mutant;
 use world::{Counts, Event, World, seconds};
-
-/// A known bug, put back to prove that the simulator finds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mutant {
-    /// The store commits under any epoch (P6).
-    NoFence,
-    /// The store answers before it has synced (P1).
-    AckBeforeSync,
-    /// People forget what they have seen (P3).
-    NoToken,
-    /// Batches are applied in whatever order they come (P4).
-    NoCausalGate,
-    /// After a restore the host goes on under its old incarnation, whatever others hold (P5).
-    OldIncarnation,
-}
-
-impl std::str::FromStr for Mutant {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "no-fence" => Ok(Self::NoFence),
-            "ack-before-sync" => Ok(Self::AckBeforeSync),
-            "no-token" => Ok(Self::NoToken),
-            "no-causal-gate" => Ok(Self::NoCausalGate),
-            "old-incarnation" => Ok(Self::OldIncarnation),
-            _ => Err(format!("no mutant is called {name:?}")),
-        }
-    }
-}
 
 /// How to run one simulation.
 #[derive(Debug, Clone, Copy)]

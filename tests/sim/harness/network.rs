@@ -189,7 +189,8 @@ impl World {
             return;
         }
         let life = link.life;
-        let from = self.procs[from].id;
+        let seeming = self.seeming_sender(from, to);
+        let from = self.procs[seeming].id;
         self.reach(to, life, Input::Heartbeat { from, heartbeat });
     }
 

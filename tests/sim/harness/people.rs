@@ -78,6 +78,7 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Person {
     pub(crate) key: PublicKey,
+    /// The name that it goes by; during a partition another may have claimed it, too.
     pub(crate) name: String,
     pub(crate) token: Token,
     pub(crate) registered: bool,
@@ -106,9 +107,11 @@ impl World {
             key[..8].copy_from_slice(&self.dice.number().to_le_bytes());
             let think_micros = self.dice.between(20_000, 400_000);
             let wants_feed = self.dice.chance(600);
+            // Some want a name that another wants as well.
+            let wanted = if self.dice.chance(150) { 0 } else { person };
             self.people.push(Person {
                 key: PublicKey(key),
-                name: format!("person{person}"),
+                name: format!("person{wanted}"),
                 token: Token::default(),
                 registered: false,
                 conn: None,
@@ -218,11 +221,19 @@ impl World {
         let throw = self.dice.between(0, 100);
         match throw {
             0..35 => self.draw_post(person),
+            // Whoever shares a name may be anybody.
+            35..57 if self.shares_name(other) => Want::Users,
             35..50 if other != person => Want::Join(other),
             50..57 if other != person => Want::Leave(other),
             57..62 => Want::Users,
             _ => Want::Timeline,
         }
+    }
+
+    /// Whether another person goes by the same name.
+    pub(crate) fn shares_name(&self, person: usize) -> bool {
+        let name = &self.people[person].name;
+        self.people.iter().filter(|other| other.name == *name).count() > 1
     }
 
     fn draw_post(&mut self, person: usize) -> Want {
@@ -296,7 +307,7 @@ impl World {
     /// Sends the call, with what was seen.
     pub(crate) fn try_call(&mut self, person: usize) {
         let (Some(conn), number) = (self.people[person].conn, self.fresh_id()) else { return };
-        let blind = self.options.mutant == Some(Mutant::NoToken);
+        let blind = self.is(Mutant::NoToken);
         let seen = if blind { Token::default() } else { self.people[person].token.clone() };
         let clock = self.clock;
         let Some(call) = self.people[person].call.as_mut() else { return };

@@ -49,6 +49,20 @@ fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>
     }
 }
 
+impl Rows for &Tables {
+    fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+        (**self).get(table, key)
+    }
+
+    fn ascend(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
+        (**self).ascend(table, from, to, visit);
+    }
+
+    fn descend(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
+        (**self).descend(table, from, to, visit);
+    }
+}
+
 impl Rows for Tables {
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         self.0.get(&table)?.get(key).cloned()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gaggle::core::io::{Input, Output, Outputs};
 use gaggle::core::node::Node;
-use gaggle::id::{EntryId, FeedId, ProcessId, RequestId, Vector};
+use gaggle::id::{EntryId, FeedId, ProcessId, RequestId};
 use gaggle::service::entry::{Entry, Stamp};
 use gaggle::service::ledger::WriterMark;
 use gaggle::time::{Instant, Now, Wall};
@@ -14,13 +14,13 @@ use gaggle::wire::client::{FeedFrame, ServerFrame};
 use gaggle::wire::heartbeat::Heartbeat;
 use gaggle::wire::peer::PeerMessage;
 
+use super::Options;
 use super::dice::Dice;
 use super::disk::{Disk, Job};
 use super::faults::{Faults, Undo};
 use super::losses::Losses;
 use super::network::Link;
 use super::people::{Conn, Person};
-use super::{Mutant, Options};
 
 /// Wall time when a simulation begins.
 const WALL_START: u64 = 1_700_000_000_000_000;
@@ -408,13 +408,14 @@ impl World {
             self.note(|| format!("{id} -> {}", short(format!("{output:?}"))));
         }
         match output {
-            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(message)),
+            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(proc, message)),
             Output::Beat { to, heartbeat } => self.beat(proc, to, heartbeat),
             Output::Reply { client, frame } => self.reply(proc, client, frame),
             Output::Feed { feed, frame } => self.feed(proc, feed, frame),
             Output::TakeEpoch => self.procs[proc].jobs.push_back(Job::TakeEpoch),
             Output::Persist { id, epoch, write } => {
-                self.procs[proc].jobs.push_back(Job::Persist { id, epoch, write });
+                let seen = self.disks[self.procs[proc].host].epoch();
+                self.procs[proc].jobs.push_back(Job::Persist { id, epoch, seen, write });
             }
             Output::ReadLog { .. } | Output::ReadSnapshot { .. } | Output::Query { .. } | Output::ReadFeeds { .. } => {
                 let after = self.dice.between(30, 300);
@@ -436,20 +437,6 @@ impl World {
         if let Some(proc) = self.index_of(process) {
             self.after(micros(after) + 2_000, Event::Start { proc });
         }
-    }
-
-    /// A mutant's relay forgets what its entries depend on.
-    fn changed_on_its_way(&self, mut message: PeerMessage) -> PeerMessage {
-        if self.options.mutant == Some(Mutant::NoCausalGate)
-            && let PeerMessage::Batch { run, .. } = &mut message
-        {
-            for bytes in &mut run.entries {
-                if let Ok(entry) = Entry::decode(bytes) {
-                    *bytes = Entry { after: Vector::new(), ..entry }.encode();
-                }
-            }
-        }
-        message
     }
 }
 

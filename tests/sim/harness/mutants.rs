@@ -1,0 +1,191 @@
+//! Known bugs, each put back into the protocol to prove that the simulator finds it.
+//!
+//! They stand where the simulator performs what the node decides, or hands to it what happened: on the links, at the
+//! disks, in people's memory. The node itself is the one that runs for real.
+
+use gaggle::id::{HostId, Seq, Vector};
+use gaggle::service::entry::Entry;
+use gaggle::service::rows::{Rows, RowsMut, Table, Walk};
+use gaggle::wire::peer::PeerMessage;
+
+use super::world::World;
+
+/// A known bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// The store commits under any epoch (P6).
+    NoFence,
+    /// The epoch is compared when a write is handed over, not in the transaction that commits it (P6).
+    FenceOutside,
+    /// A host remembers only the request ids that it took itself (P2).
+    LocalRequestIds,
+    /// People forget what they have seen (P3).
+    NoToken,
+    /// Entries are applied in whatever order they come (P4).
+    NoCausalGate,
+    /// The store answers before it has synced (P1).
+    AckBeforeSync,
+    /// The relay reads what is not synced yet (P1).
+    ServeBeforeSync,
+    /// After a restore the host goes on under its old incarnation, whatever others hold (P5).
+    OldIncarnation,
+    /// A contested name belongs to whoever claimed it last (P5).
+    LastClaimWins,
+    /// A heartbeat is taken for that of another process (P10).
+    WrongSender,
+    /// A snapshot names the vector of its end, not of its beginning (P5).
+    SnapshotOfTheEnd,
+    /// A stream goes on one entry too late (P7).
+    ResumesOneLate,
+}
+
+impl Mutant {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::NoFence,
+        Self::FenceOutside,
+        Self::LocalRequestIds,
+        Self::NoToken,
+        Self::NoCausalGate,
+        Self::AckBeforeSync,
+        Self::ServeBeforeSync,
+        Self::OldIncarnation,
+        Self::LastClaimWins,
+        Self::WrongSender,
+        Self::SnapshotOfTheEnd,
+        Self::ResumesOneLate,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NoFence => "no-fence",
+            Self::FenceOutside => "fence-outside",
+            Self::LocalRequestIds => "local-request-ids",
+            Self::NoToken => "no-token",
+            Self::NoCausalGate => "no-causal-gate",
+            Self::AckBeforeSync => "ack-before-sync",
+            Self::ServeBeforeSync => "serve-before-sync",
+            Self::OldIncarnation => "old-incarnation",
+            Self::LastClaimWins => "last-claim-wins",
+            Self::WrongSender => "wrong-sender",
+            Self::SnapshotOfTheEnd => "snapshot-of-the-end",
+            Self::ResumesOneLate => "resumes-one-late",
+        }
+    }
+}
+
+impl std::str::FromStr for Mutant {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|mutant| mutant.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("no mutant is called {name:?}: there are {names}")
+        })
+    }
+}
+
+impl World {
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.options.mutant == Some(mutant)
+    }
+
+    /// What a mutant's process sends instead.
+    pub(crate) fn changed_on_its_way(&self, from: usize, mut message: PeerMessage) -> PeerMessage {
+        if self.is(Mutant::NoCausalGate)
+            && let PeerMessage::Batch { run, .. } = &mut message
+        {
+            for bytes in &mut run.entries {
+                if let Ok(entry) = Entry::decode(bytes) {
+                    *bytes = Entry { after: Vector::new(), ..entry }.encode();
+                }
+            }
+        }
+        if self.is(Mutant::OldIncarnation)
+            && let PeerMessage::Recalled { vector } = &mut message
+        {
+            *vector = Vector::new();
+        }
+        if self.is(Mutant::SnapshotOfTheEnd)
+            && let PeerMessage::SnapshotDone { vector, .. } = &mut message
+        {
+            vector.merge(&self.disks[self.procs[from].host].vector());
+        }
+        if self.is(Mutant::ResumesOneLate)
+            && let PeerMessage::Batch { run, .. } = &mut message
+            && run.entries.len() > 1
+        {
+            run.entries.remove(0);
+            run.from = Seq(run.from.0 + 1);
+        }
+        message
+    }
+
+    /// Who seems to have sent a datagram.
+    pub(crate) fn seeming_sender(&mut self, from: usize, to: usize) -> usize {
+        if self.is(Mutant::WrongSender) && self.dice.chance(50) {
+            let other = self.dice.index(self.procs.len());
+            return if other == to { from } else { other };
+        }
+        from
+    }
+}
+
+/// Rows as a mutant's process sees them.
+pub(crate) struct Seen<R> {
+    rows: R,
+    mutant: Option<Mutant>,
+    host: HostId,
+}
+
+impl<R> Seen<R> {
+    pub(crate) fn new(rows: R, mutant: Option<Mutant>, host: HostId) -> Self {
+        Self { rows, mutant, host }
+    }
+
+    pub(crate) fn into_rows(self) -> R {
+        self.rows
+    }
+
+    /// Turns the stamp in a key of Names round, so that the last claim comes first; twice is as before.
+    fn turned(&self, table: Table, key: &[u8]) -> Vec<u8> {
+        const USER: usize = 16;
+        const STAMP: usize = 28;
+        let mut key = key.to_vec();
+        let turns = self.mutant == Some(Mutant::LastClaimWins) && table == Table::Names;
+        if turns && let Some(at) = key.len().checked_sub(STAMP + USER + 1) {
+            key[at + 1..at + 1 + STAMP].iter_mut().for_each(|byte| *byte = !*byte);
+        }
+        key
+    }
+}
+
+impl<R: Rows> Rows for Seen<R> {
+    fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+        let value = self.rows.get(table, &self.turned(table, key))?;
+        let forgetful = self.mutant == Some(Mutant::LocalRequestIds) && table == Table::Requests;
+        // The value names the hosts of the entries that carry the id.
+        let name = self.host.to_string();
+        let knows = value.windows(name.len()).any(|part| part == name.as_bytes());
+        (!forgetful || knows).then_some(value)
+    }
+
+    fn ascend(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
+        self.rows.ascend(table, from, to, &mut |key, value| visit(&self.turned(table, key), value));
+    }
+
+    fn descend(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {
+        self.rows.descend(table, from, to, &mut |key, value| visit(&self.turned(table, key), value));
+    }
+}
+
+impl<R: RowsMut> RowsMut for Seen<R> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        let key = self.turned(table, key);
+        self.rows.put(table, &key, value);
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) {
+        let key = self.turned(table, key);
+        self.rows.delete(table, &key);
+    }
+}
