@@ -3,8 +3,10 @@
 #![expect(clippy::disallowed_methods, reason = "each test owns its tasks and threads, and bounds its own time")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -206,29 +208,56 @@ async fn datagrams_pass_between_processes_only() {
     assert_eq!(accept(&b).await.send_datagram(vec![1]), Err(DatagramError::Unsupported));
 }
 
+/// The file of the key that the child below listens with.
+const CHILD_KEY: &str = "GAGGLE_TEST_CHILD_KEY";
+/// Before the address that it says.
+const CHILD_MARK: &str = "listens on ";
+
+/// Not a test: a process that listens until it is killed.
+#[tokio::test]
+#[ignore = "run by another test, as its child"]
+async fn child_that_listens() {
+    let Some(path) = std::env::var_os(CHILD_KEY) else { return };
+    let node = NodeEndpoint::bind(here(), Identity::load(path.as_ref()).unwrap()).unwrap();
+    println!("\n{CHILD_MARK}{}", node.local_addr().unwrap());
+    let mut links = Vec::new();
+    while let Some(link) = node.accept().await {
+        // Only what comes back tells the other side that its handshake has arrived.
+        match link.alpn() {
+            Alpn::Peer => link.send_datagram(vec![0]).unwrap(),
+            Alpn::Client => link.accept_bi().await.unwrap().0.write_all(&[0]).await.unwrap(),
+        }
+        links.push(link);
+    }
+}
+
 #[tokio::test]
 async fn a_restarted_process_resets_its_predecessors_connections() {
-    let identity = Identity::generate().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.key");
+    let identity = Identity::load_or_make(&path).unwrap();
     let key = identity.public_key();
-    // The predecessor must vanish without a word, as SIGKILL makes it: its runtime ends, and nobody polls its sockets.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let old_identity = identity.clone();
-    let old = runtime.spawn(async move { NodeEndpoint::bind(here(), old_identity).unwrap() }).await.unwrap();
-    let addr = old.local_addr().unwrap();
+    // Only a killed process vanishes without a word: one that ends says goodbye on each connection.
+    let mut old = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "net::tests::child_that_listens", "--ignored", "--nocapture"])
+        .env(CHILD_KEY, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(old.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let addr: SocketAddr =
+        lines.into_iter().find_map(|line| line.strip_prefix(CHILD_MARK)?.parse().ok()).expect("the child listens");
     let (a, _, _) = node();
     let peer = a.dial_peer(addr, key).await.unwrap();
     let client = client();
     let person = client.dial(addr, Some(key), None).await.unwrap();
-    runtime.shutdown_background();
-    drop(old);
-    let started = Instant::now();
-    let _new = loop {
-        match NodeEndpoint::bind(addr, identity.clone()) {
-            Ok(new) => break new,
-            Err(error) => assert!(started.elapsed() < SOON, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    peer.read_datagram().await.unwrap();
+    let (mut ask, mut answer) = person.open_bi().await.unwrap();
+    ask.write_all(&[0]).await.unwrap();
+    answer.read_exact(&mut [0]).await.unwrap();
+    old.kill().unwrap();
+    old.wait().unwrap();
+    let _new = NodeEndpoint::bind(addr, identity.clone()).unwrap();
     let started = Instant::now();
     peer.send_datagram(vec![1; 100]).unwrap();
     let (mut request, _answer) = person.open_bi().await.unwrap();

@@ -12,10 +12,7 @@ use gaggle::service::ledger;
 use super::Mutant;
 use super::disk::Disk;
 use super::rows::Transaction;
-use super::world::World;
-
-/// A write of which fewer than two copies could be had is answered after this: it may be shown, and lost.
-const COPIES_WAIT: u64 = gaggle::limits::COPIES_WAIT.as_micros() as u64;
+use super::world::{World, micros};
 
 /// What was lost so far.
 #[derive(Debug, Default)]
@@ -76,7 +73,9 @@ impl World {
 
     /// Nobody has seen what had to have two copies and had one.
     fn note_gone(&mut self, entry: EntryId) {
-        let waited = self.losses.made_at.get(&entry).is_none_or(|at| self.clock - at >= COPIES_WAIT);
+        // A write of which fewer copies could be had is answered after this, shown, and lost if it must be.
+        let wait = micros(gaggle::limits::COPIES_WAIT);
+        let waited = self.losses.made_at.get(&entry).is_none_or(|at| self.clock - at >= wait);
         let seen = self.people.iter().position(|person| person.token.vector.holds(entry));
         if let Some(person) = seen.filter(|_| !waited && !self.losses.thin.contains(&entry.origin)) {
             self.fail(format!("P3: person{person} has seen {entry:?}, of which the only copy is lost"));
