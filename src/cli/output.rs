@@ -232,6 +232,19 @@ mod tests {
         assert_eq!(Out { reader: Reader::Plain }.post(&post), "2023-11-14 22:13:20Z  ann: hi \\u{202e}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn texts_that_people_mistype_are_refused_or_read(
+            text in "\\PC{0,80}",
+            bytes in proptest::collection::vec(0_u8.., 0..60),
+        ) {
+            let longer = token_text(&Token { vector: vector(), hlc: Hlc(7) }) + "A";
+            for text in [text, BASE64URL_NOPAD.encode(&bytes), longer] {
+                let _ = (token_from_text(&text), cursor_from_text(&text));
+            }
+        }
+    }
+
     #[test]
     fn cursors_and_tokens_come_back() {
         assert_eq!(cursor_from_text(&cursor_text(&vector())), Ok(vector()));
