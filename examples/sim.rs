@@ -70,7 +70,7 @@ fn hunt_mutants(start: u64) -> ExitCode {
         let seconds = begun.elapsed().as_secs_f64();
         match found {
             Some((seed, failure)) => {
-                let failure: String = failure.chars().take(100).collect();
+                let failure: String = failure.lines().next().unwrap_or_default().chars().take(100).collect();
                 println!("{name:20} found by seed {seed:4} in {seconds:5.1} s: {failure}");
             }
             None => {

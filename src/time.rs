@@ -73,10 +73,11 @@ impl Hlc {
         Self(wall.0 << COUNTER_BITS)
     }
 
-    /// The stamp of a new entry: above this one, and not below the wall.
+    /// The stamp of a new entry: above this one, and not below the wall. (At the end of time it stands still: others'
+    /// clocks come in with their messages, and none of them may end a process.)
     #[must_use]
     pub fn tick(self, wall: Wall) -> Self {
-        Self(self.0 + 1).max(Self::at(wall))
+        Self(self.0.saturating_add(1)).max(Self::at(wall))
     }
 
     /// The time that people are shown.

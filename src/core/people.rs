@@ -112,7 +112,9 @@ const REPORTED_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 impl Node {
     /// A client asks.
     pub(crate) fn on_client(&mut self, now: Now, client: ClientId, request: Request, out: &mut Outputs) {
-        self.hlc = self.hlc.max(request.token.hlc);
+        // The token's clock is a client's word: what the whole cluster steers by (versions of records) follows clocks of
+        // processes only, or one client could set it to the end of time. Stamps need it not: the store gives them above
+        // all that it holds, and the request waits until that is what the token has seen.
         let number = request.number;
         let response = match &request.body {
             RequestBody::Assign => {
@@ -198,7 +200,6 @@ impl Node {
         since: Vector,
         out: &mut Outputs,
     ) {
-        self.hlc = self.hlc.max(token.hlc);
         let me = self.config.me;
         let end = |code, message: String| Output::Feed { feed, frame: FeedFrame::Ended(Refusal::new(code, message)) };
         let Some(key) = self.people.clients.get(&client).and_then(|person| person.key) else {

@@ -155,6 +155,11 @@ impl Primary {
         self.persist(Write::Begin(origin), out);
     }
 
+    /// Whether the store knows the incarnation that goes on here.
+    pub(crate) fn begun(&self) -> bool {
+        self.beginning.is_none()
+    }
+
     /// Has something else than a request committed.
     pub(crate) fn persist(&mut self, write: Write, out: &mut Outputs) {
         let (id, epoch) = (self.numbers.next_id(), self.numbers.epoch);

@@ -399,7 +399,7 @@ fn run(rows: &mut dyn RowsMut, steps: &[Step], fence: Fence) -> Result<(), Fence
 }
 
 fn model_rows(model: &BTreeMap<u8, u8>, from: u8, to: u8) -> Found {
-    model.iter().filter(|(key, _)| (from..to).contains(key)).map(|(key, value)| (vec![*key], vec![*value])).collect()
+    model.iter().filter(|(key, _)| (from..to).contains(*key)).map(|(key, value)| (vec![*key], vec![*value])).collect()
 }
 
 proptest! {

@@ -27,7 +27,7 @@ pub(crate) enum Mutant {
     AckBeforeSync,
     /// The relay reads what is not synced yet (P1).
     ServeBeforeSync,
-    /// After a restore the host goes on under its old incarnation (P5).
+    /// After a restore the host goes on under its old incarnation, whatever others hold (P5).
     OldIncarnation,
     /// A contested name belongs to whoever claimed it last (P5).
     LastClaimWins,
@@ -99,6 +99,11 @@ impl World {
                     *bytes = Entry { after: Vector::new(), ..entry }.encode();
                 }
             }
+        }
+        if self.is(Mutant::OldIncarnation)
+            && let PeerMessage::Recalled { vector } = &mut message
+        {
+            *vector = Vector::new();
         }
         if self.is(Mutant::SnapshotOfTheEnd)
             && let PeerMessage::SnapshotDone { vector, .. } = &mut message
