@@ -330,7 +330,7 @@ impl Node {
             PeerMessage::Committed { vector, .. } => self.on_nudge(now, &vector, out),
             PeerMessage::Copies { host, vector } => self.on_copies(now, host, &vector, out),
             PeerMessage::Open { stream } => self.on_open(from, stream, out),
-            PeerMessage::Batch { stream, hlc, run } => self.on_batch(from, stream, hlc, run, out),
+            PeerMessage::Batch { stream, hlc, runs } => self.on_batch(from, stream, hlc, runs, out),
             PeerMessage::Snapshot { stream, chunk } => {
                 self.on_snapshot_part(from, stream, SnapshotPart::Rows(chunk), out);
             }

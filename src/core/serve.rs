@@ -376,11 +376,11 @@ impl Node {
     }
 
     /// Another host's relay sends entries.
-    pub(crate) fn on_batch(&mut self, from: ProcessId, stream: u64, hlc: Hlc, run: EntryRun, out: &mut Outputs) {
+    pub(crate) fn on_batch(&mut self, from: ProcessId, stream: u64, hlc: Hlc, runs: Vec<EntryRun>, out: &mut Outputs) {
         self.hlc = self.hlc.max(hlc);
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
         let (sink, writes) = primary.sink();
-        sink.on_batch(from, stream, run, writes, out);
+        sink.on_batch(from, stream, runs, writes, out);
     }
 
     /// Another host's relay sends a part of a snapshot.
