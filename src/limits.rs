@@ -120,6 +120,8 @@ pub const CLIENT_IDLE: Duration = Duration::from_secs(15);
 pub const STREAM_WAIT: Duration = Duration::from_secs(2);
 /// Request ids are remembered for this long (of stamps).
 pub const REQUEST_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A host that lacks more entries than this is named in `status`: under load a second's worth is normal.
+pub const LAG_ALARM: u64 = 20_000;
 /// Clocks that differ by more raise an alarm.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
 /// No read transaction lasts longer: an old reader keeps pages from being used again.
