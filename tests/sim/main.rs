@@ -67,7 +67,7 @@ fn is_found(mutant: Mutant) -> bool {
 }
 
 /// Twice what the slowest one needs.
-const SEEDS_PER_MUTANT: u64 = 200;
+const SEEDS_PER_MUTANT: u64 = 300;
 
 #[test]
 fn every_mutant_of_the_first_half_is_found() {

@@ -81,13 +81,13 @@ impl Mutant {
     pub(crate) fn needs(self) -> &'static [Kind] {
         match self {
             Self::ServeBeforeSync => &[Kind::KillHolder(Duty::Serve), Kind::SlowDisk],
-            Self::OldIncarnation => &[Kind::Restore, Kind::Cut],
+            Self::OldIncarnation => &[Kind::Restore, Kind::Cut, Kind::CutOneWay],
             Self::SnapshotOfTheEnd => &[Kind::LoseDisk, Kind::SlowDisk, Kind::Dark],
             Self::LocalRequestIds | Self::LastClaimWins => &[Kind::Cut],
+            Self::NoCausalGate => &[Kind::CutOneWay, Kind::Stop],
             Self::NoFence
             | Self::FenceOutside
             | Self::NoToken
-            | Self::NoCausalGate
             | Self::AckBeforeSync
             | Self::WrongSender
             | Self::ResumesOneLate => &[],
