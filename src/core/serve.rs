@@ -138,6 +138,9 @@ impl Node {
             self.serving = Serving::No;
             return self.elections.serve.resign(now.mono, standing.epoch);
         }
+        // An epoch asked for before this process lost the duty for a moment may come after another one: what was
+        // taken on under the older is handed back, or nobody would ever answer it.
+        self.step_down(out);
         self.hlc = self.hlc.max(standing.hlc);
         let post = Post {
             host: self.host,
