@@ -175,6 +175,15 @@ impl World {
             self.people[person].name = format!("person{person}");
             return;
         }
+        if call.want == Want::Register && refusal.code == ErrorCode::OtherName {
+            // It had got the name that it was refused elsewhere.
+            let Person { name, wanted, .. } = &mut self.people[person];
+            let known = name != wanted;
+            name.clone_from(wanted);
+            if known {
+                return;
+            }
+        }
         let me = &self.people[person];
         let expected = match (&call.want, refusal.code) {
             (Want::Join(whom), ErrorCode::AlreadyJoined) => me.joined.contains_key(whom) || !me.edges_certain,
