@@ -18,6 +18,7 @@ use crate::cli::context::{Context, Place};
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::interrupted;
 use crate::client::ClusterStatus;
+use crate::id::ProcessId;
 use crate::topology::Topology;
 use crowd::{Crowd, check_hosts, log_in};
 use fault::Fault;
@@ -85,62 +86,73 @@ fn is_possible(args: &DrillArgs, faults: &[Fault], model: &Topology) -> Result<(
     Ok(())
 }
 
+/// A drill under way.
+struct Scene<'a> {
+    ground: &'a Ground,
+    place: Place,
+    watch: Watch,
+    crowd: Crowd,
+    figures: Figures,
+}
+
 /// One fault, so many times, and the check.
 async fn measure(context: &Context, ground: &Ground, fault: Fault, args: &DrillArgs) -> Result<Figures, Failure> {
     let place = ground.started().await?;
     let mut watch = Watch::new(place.clone());
     ground.whole(&mut watch).await?;
     let crowd = Crowd::start(ground, &place, usize::try_from(args.clients).unwrap_or(1)).await?;
-    let mut figures = Figures::new(fault, args.times, args.clients);
+    let figures = Figures::new(fault, args.times, args.clients);
+    let mut scene = Scene { ground, place, watch, crowd, figures };
     tokio::time::sleep(CALM).await;
     for turn in 0..args.times {
-        crowd.answered().await?;
-        let status = ground.busy(&mut watch).await?;
+        scene.crowd.answered().await?;
+        let status = ground.busy(&mut scene.watch).await?;
         let victims = fault.victims(&status, turn, args.process)?;
         let names = victims.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        let worst = once(ground, &place, &mut watch, &crowd, &mut figures, (turn, &victims)).await?;
+        let worst = scene.strike(turn, &victims).await?.as_secs_f64() * 1000.0;
         let of = format!("{} {}/{}", fault.name(), turn + 1, args.times);
-        context.out.notice("drill", &format!("{of} {names}: longest gap {:.1} ms", worst.as_secs_f64() * 1000.0));
+        context.out.notice("drill", &format!("{of} {names}: longest gap {worst:.1} ms"));
     }
-    let said = crowd.finish().await?;
-    for said in &said {
-        figures.posts += said.posts;
-        figures.errors += u64::try_from(said.errors.len()).unwrap_or(u64::MAX);
-        figures.first_error = figures.first_error.or_else(|| said.errors.values().next().cloned());
-    }
-    figures.digests = digests(&ground.converged(&mut watch).await?);
-    figures.findings = check_hosts(ground, &place, &said).await?;
-    Ok(figures)
+    scene.check().await
 }
 
-/// One fault; the longest gap that anybody saw.
-async fn once(
-    ground: &Ground,
-    place: &Place,
-    watch: &mut Watch,
-    crowd: &Crowd,
-    figures: &mut Figures,
-    (turn, victims): (u32, &[crate::id::ProcessId]),
-) -> Result<Duration, Failure> {
-    let fault = figures.fault;
-    if fault == Fault::KillMaster {
-        figures.login_before.add(login_time(ground, place, &format!("before-{turn}")).await?);
+impl Scene<'_> {
+    /// One fault; the longest gap that anybody saw.
+    async fn strike(&mut self, turn: u32, victims: &[ProcessId]) -> Result<Duration, Failure> {
+        let (ground, fault) = (self.ground, self.figures.fault);
+        if fault == Fault::KillMaster {
+            self.figures.login_before.add(login_time(ground, &self.place, &format!("before-{turn}")).await?);
+        }
+        self.crowd.begin_gaps();
+        let struck = now();
+        fault.inflict(ground, victims).await?;
+        if fault == Fault::KillMaster {
+            self.figures.login.add(login_time(ground, &self.place, &format!("during-{turn}")).await?);
+        }
+        ground.whole(&mut self.watch).await?;
+        self.figures.whole.add(struck.elapsed());
+        // A gap that has not ended counts as well: everybody has answers before the gaps are read.
+        self.crowd.answered().await?;
+        let gaps = self.crowd.gaps();
+        let worst = gaps.iter().copied().max().unwrap_or_default();
+        self.figures.pause.add(worst);
+        gaps.into_iter().for_each(|gap| self.figures.each.add(gap));
+        Ok(worst)
     }
-    crowd.begin_gaps();
-    let struck = now();
-    fault.inflict(ground, victims).await?;
-    if fault == Fault::KillMaster {
-        figures.login.add(login_time(ground, place, &format!("during-{turn}")).await?);
+
+    /// Everybody stops, and what was said is compared with what is shown.
+    async fn check(mut self) -> Result<Figures, Failure> {
+        let said = self.crowd.finish().await?;
+        let figures = &mut self.figures;
+        for said in &said {
+            figures.posts += said.posts;
+            figures.errors += u64::try_from(said.errors.len()).unwrap_or(u64::MAX);
+            figures.first_error = figures.first_error.take().or_else(|| said.errors.values().next().cloned());
+        }
+        figures.digests = digests(&self.ground.converged(&mut self.watch).await?);
+        figures.findings = check_hosts(self.ground, &self.place, &said).await?;
+        Ok(self.figures)
     }
-    ground.whole(watch).await?;
-    figures.whole.add(struck.elapsed());
-    // A gap that has not ended counts as well: everybody has answers before the gaps are read.
-    crowd.answered().await?;
-    let gaps = crowd.gaps();
-    let worst = gaps.iter().copied().max().unwrap_or_default();
-    figures.pause.add(worst);
-    gaps.into_iter().for_each(|gap| figures.each.add(gap));
-    Ok(worst)
 }
 
 /// How long a new person takes from nothing to a name.
