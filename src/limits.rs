@@ -17,11 +17,11 @@ pub const FRAME_BYTES_MAX: usize = 4 << 20;
 pub const HEARTBEAT_BYTES_MAX: usize = 1_000;
 /// Bytes of entries in one replication batch: large enough that a sync is shared, small enough to stay a blink.
 pub const BATCH_BYTES_MAX: usize = 512 << 10;
-/// Batches of one origin sent to one host and not yet acknowledged.
+/// Batches sent to one host and not yet acknowledged; those that bring what it lacks of others may be as many again.
 pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
-/// Batches that wait at a receiver for what they depend on, for each sender: those of all hosts' origins, which share
-/// the bytes of a read, and of some that were sealed. Above: the stream is opened anew.
-pub const BATCHES_WAITING_MAX: usize = 256;
+/// Runs of entries that wait at a receiver for what they depend on, for each sender: a batch in which origins take turns
+/// has a run for each turn, so it is the batches in flight that bound the bytes. Above: the stream is opened anew.
+pub const RUNS_WAITING_MAX: usize = 65_536;
 /// Bytes of one encoded entry: a post of 1,000 four-byte characters and its ids.
 pub const ENTRY_BYTES_MAX: usize = 8 << 10;
 /// Requests that a client may have waiting on one connection. Above: `Busy`.
@@ -120,13 +120,14 @@ pub const CLIENT_IDLE: Duration = Duration::from_secs(15);
 pub const STREAM_WAIT: Duration = Duration::from_secs(2);
 /// Request ids are remembered for this long (of stamps).
 pub const REQUEST_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A host that lacks more entries than this is named in `status`: under load a second's worth is normal.
+pub const LAG_ALARM: u64 = 20_000;
 /// Clocks that differ by more raise an alarm.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
 /// No read transaction lasts longer: an old reader keeps pages from being used again.
 pub const READ_TRANSACTION_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
-const _: () = assert!(BATCHES_IN_FLIGHT_MAX * HOSTS_MAX < BATCHES_WAITING_MAX);
 const _: () = assert!(POST_CHARS_MAX * 4 + 512 < ENTRY_BYTES_MAX);
 const _: () = assert!(ANSWER_BYTES_MAX + ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(ANSWER_BYTES_MAX + FEED_LATE_POSTS_MAX * (POST_CHARS_MAX * 4 + 1_024) < FRAME_BYTES_MAX);

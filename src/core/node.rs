@@ -330,7 +330,7 @@ impl Node {
             PeerMessage::Committed { vector, .. } => self.on_nudge(now, &vector, out),
             PeerMessage::Copies { host, vector } => self.on_copies(now, host, &vector, out),
             PeerMessage::Open { stream } => self.on_open(from, stream, out),
-            PeerMessage::Batch { stream, hlc, run } => self.on_batch(from, stream, hlc, run, out),
+            PeerMessage::Batch { stream, hlc, runs } => self.on_batch(from, stream, hlc, runs, out),
             PeerMessage::Snapshot { stream, chunk } => {
                 self.on_snapshot_part(from, stream, SnapshotPart::Rows(chunk), out);
             }
@@ -445,6 +445,13 @@ impl Node {
         }
         self.relay_peer_up(now, peer, out);
         self.recall_peer_up(peer, out);
+        // What the two told each other before the link was up is lost.
+        if self.elections.relay.leader() == Some(peer) {
+            self.nudge_relay(out);
+        }
+        if self.elections.serve.leader() == Some(peer) {
+            self.tell_primary_copies(out);
+        }
     }
 
     fn on_heartbeat(&mut self, now: Now, from: ProcessId, heartbeat: Heartbeat, out: &mut Outputs) {
@@ -452,6 +459,12 @@ impl Node {
         let sibling = self.mesh.siblings.contains_key(&from);
         if sibling && self.mesh.on_run(from, heartbeat.run) == Gone::Yes {
             self.on_gone(from);
+        }
+        if let Some(primary) = &heartbeat.primary
+            && sibling
+        {
+            // Mends a nudge that was lost.
+            self.on_nudge(now, &primary.vector, out);
         }
         if sibling && heartbeat.warm {
             self.warm = Warm::Yes;

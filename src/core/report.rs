@@ -2,6 +2,7 @@
 
 use crate::core::node::Node;
 use crate::id::{HostId, Vector};
+use crate::limits;
 use crate::time::Now;
 use crate::wire::client::{ClusterStatus, HostStatus, ProcessStatus};
 use crate::wire::heartbeat::{Duty, Fitness, HostRecord, HostView, Life};
@@ -99,6 +100,9 @@ impl Node {
         let Some(record) = record else { return };
         if record.topology != self.config.topology_hash {
             alarms.push(format!("{name} runs with another topology file than {}", self.host));
+        }
+        if status.lag > limits::LAG_ALARM {
+            alarms.push(format!("{name} lacks {} entries that other hosts hold", status.lag));
         }
         match record.fitness {
             Fitness::DiskFull => alarms.push(format!("the disk of {name} is full: free some space")),

@@ -138,6 +138,9 @@ impl Node {
             self.serving = Serving::No;
             return self.elections.serve.resign(now.mono, standing.epoch);
         }
+        // An epoch asked for before this process lost the duty for a moment may come after another one: what was
+        // taken on under the older is handed back, or nobody would ever answer it.
+        self.step_down(out);
         self.hlc = self.hlc.max(standing.hlc);
         let post = Post {
             host: self.host,
@@ -376,11 +379,11 @@ impl Node {
     }
 
     /// Another host's relay sends entries.
-    pub(crate) fn on_batch(&mut self, from: ProcessId, stream: u64, hlc: Hlc, run: EntryRun, out: &mut Outputs) {
+    pub(crate) fn on_batch(&mut self, from: ProcessId, stream: u64, hlc: Hlc, runs: Vec<EntryRun>, out: &mut Outputs) {
         self.hlc = self.hlc.max(hlc);
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
         let (sink, writes) = primary.sink();
-        sink.on_batch(from, stream, run, writes, out);
+        sink.on_batch(from, stream, runs, writes, out);
     }
 
     /// Another host's relay sends a part of a snapshot.

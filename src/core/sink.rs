@@ -70,23 +70,26 @@ impl Sink {
         self.inlets.get_mut(&from)
     }
 
-    /// A run of entries came.
+    /// Entries came.
     pub(crate) fn on_batch(
         &mut self,
         from: ProcessId,
         stream: u64,
-        run: EntryRun,
+        runs: Vec<EntryRun>,
         writes: &mut dyn Writes,
         out: &mut Outputs,
     ) {
         let Some(inlet) = self.inlet(from, stream, out) else { return };
-        if inlet.waiting.len() >= limits::BATCHES_WAITING_MAX {
-            self.close(from, out);
-        } else if inlet.waiting.iter().any(|(_, before)| before.origin == run.origin) {
-            inlet.waiting.push_back((None, run));
-        } else {
-            // Never behind another origin's: it may hold the very entries that those wait for.
-            inlet.persist(run, writes, out);
+        if inlet.waiting.len() + runs.len() > limits::RUNS_WAITING_MAX {
+            return self.close(from, out);
+        }
+        for run in runs {
+            if inlet.waiting.iter().any(|(_, before)| before.origin == run.origin) {
+                inlet.waiting.push_back((None, run));
+            } else {
+                // Never behind another origin's: it may hold the very entries that those wait for.
+                inlet.persist(run, writes, out);
+            }
         }
     }
 

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::core::io::{Output, Outputs, ReadId};
-use crate::id::{EntryId, HostId, Origin, ProcessId, Seq, Vector};
+use crate::id::{HostId, Origin, ProcessId, Seq, Vector};
 use crate::limits;
 use crate::service::ledger::{LogChunk, Standing};
 use crate::service::snapshot::Chunk;
@@ -30,7 +30,8 @@ struct Outlet {
     held: Vector,
     /// What was sent, or is held.
     sent: Vector,
-    in_flight: VecDeque<EntryId>,
+    /// The last entries of each batch that is not acknowledged.
+    in_flight: VecDeque<Vector>,
     /// Other origins' entries that the receiver lacked when last looked.
     mark: Option<(Instant, Vector)>,
     /// The last answer, or the last attempt.
@@ -164,9 +165,12 @@ impl Source {
         if outlet.state == State::Opening {
             outlet.state = State::Streaming;
             outlet.sent = vector.clone();
+            // Whoever is behind now is not served better by another relay in a moment: the stream brings all of it,
+            // in one causal order.
+            outlet.mark = Some((now - limits::FORWARD_AFTER, foreign(&self.committed, self.host)));
         }
         outlet.sent.merge(&vector);
-        outlet.in_flight.retain(|entry| !vector.holds(*entry));
+        outlet.in_flight.retain(|last| !vector.covers(last));
         outlet.held = vector;
         self.pump(now, host, reads, out);
         Some(host)
@@ -213,16 +217,17 @@ impl Source {
     /// Reads what the receiver lacks, if nothing is being read and there is room in flight.
     fn pump(&mut self, now: Instant, host: HostId, reads: &mut dyn Reads, out: &mut Outputs) {
         let Some(outlet) = self.outlets.get_mut(&host) else { return };
-        if outlet.state != State::Streaming || outlet.reading.is_some() {
+        if outlet.state != State::Streaming || outlet.reading.is_some() || outlet.crowded() {
             return;
         }
+        // What others lack may be what the receiver waits for: it may go beyond the usual bound, up to twice that.
+        let full = outlet.in_flight.len() >= limits::BATCHES_IN_FLIGHT_MAX;
         let lacked = outlet.lacked_long(now, self.host, &self.committed);
         let after: Vec<(Origin, Seq)> = self
             .committed
             .iter()
             .filter(|(origin, seq)| *seq > outlet.sent.get(*origin))
-            .filter(|(origin, _)| origin.host == self.host || lacked.get(*origin) > Seq::ZERO)
-            .filter(|(origin, _)| outlet.has_room(*origin))
+            .filter(|(origin, _)| (origin.host == self.host && !full) || lacked.get(*origin) > Seq::ZERO)
             .map(|(origin, _)| (origin, outlet.sent.get(origin)))
             .collect();
         if after.is_empty() {
@@ -257,18 +262,18 @@ impl Source {
             out.push(Output::ReadSnapshot { read, at: Vec::new() });
             return;
         }
-        let mut progress = false;
-        for run in chunk.runs.into_iter().filter(|run| !run.entries.is_empty()) {
-            progress = true;
-            let last = EntryId { origin: run.origin, seq: run.last() };
-            outlet.sent.raise(last.origin, last.seq);
-            outlet.in_flight.push_back(last);
-            let message = PeerMessage::Batch { stream: outlet.stream, hlc, run };
-            out.push(Output::Send { to, message });
+        if chunk.runs.is_empty() {
+            return;
         }
-        if progress {
-            self.pump(now, host, reads, out);
+        let mut last = Vector::new();
+        for run in &chunk.runs {
+            last.raise(run.origin, run.last());
         }
+        outlet.sent.merge(&last);
+        outlet.in_flight.push_back(last);
+        let message = PeerMessage::Batch { stream: outlet.stream, hlc, runs: chunk.runs };
+        out.push(Output::Send { to, message });
+        self.pump(now, host, reads, out);
     }
 
     /// A chunk of the tables was read: send it on.
@@ -307,16 +312,20 @@ impl Source {
 /// A closed stream is opened anew after this, so that a receiver that refuses is not asked in a loop.
 const REOPEN: std::time::Duration = std::time::Duration::from_millis(50);
 
+/// What of a vector other hosts made.
+fn foreign(vector: &Vector, me: HostId) -> Vector {
+    vector.iter().filter(|(origin, _)| origin.host != me).collect()
+}
+
 impl Outlet {
     /// Entries of other origins that the receiver has lacked for `FORWARD_AFTER`. What its own host made it has.
     fn lacked_long(&mut self, now: Instant, me: HostId, committed: &Vector) -> Vector {
-        let foreign = |vector: &Vector| -> Vector { vector.iter().filter(|(origin, _)| origin.host != me).collect() };
         let lacks = |mark: &Vector, held: &Vector| -> Vector {
             mark.iter().filter(|(origin, seq)| *seq > held.get(*origin)).collect()
         };
         match self.mark.take() {
             None => {
-                let mark = foreign(committed);
+                let mark = foreign(committed, me);
                 if !self.held.covers(&mark) {
                     self.mark = Some((now, mark));
                 }
@@ -335,10 +344,9 @@ impl Outlet {
         }
     }
 
-    /// Whether more of this origin may be sent before something of it is acknowledged. Each origin has room of its own:
-    /// what one of them waits for at the receiver may be what another one brings.
-    fn has_room(&self, origin: Origin) -> bool {
-        self.in_flight.iter().filter(|entry| entry.origin == origin).count() < limits::BATCHES_IN_FLIGHT_MAX
+    /// Whether nothing more may be sent before something is acknowledged.
+    fn crowded(&self) -> bool {
+        self.in_flight.len() >= 2 * limits::BATCHES_IN_FLIGHT_MAX
     }
 
     /// Whether the receiver should have answered long ago.
@@ -362,8 +370,8 @@ impl Outlet {
             State::Streaming => {
                 let silence = (!self.in_flight.is_empty()).then(|| self.heard_at + limits::REPLICATION_SILENCE);
                 // What was sent waits for the receiver's word, and what came after the mark for the next mark.
-                let open = |(origin, seq): (Origin, Seq)| seq > self.sent.get(origin) && self.has_room(origin);
-                let unsent = self.mark.as_ref().filter(|(_, mark)| self.reading.is_none() && mark.iter().any(open));
+                let idle = self.reading.is_none() && !self.crowded();
+                let unsent = self.mark.as_ref().filter(|(_, mark)| idle && !self.sent.covers(mark));
                 silence.into_iter().chain(unsent.map(|(at, _)| *at + limits::FORWARD_AFTER)).min()
             }
             State::Snapshot { awaiting: Awaiting::Receiver, .. } => Some(self.heard_at + limits::COPIES_WAIT * 10),

@@ -25,7 +25,7 @@ use crate::id::{ClientId, FeedId, Token};
 use crate::limits;
 use crate::net::FrameSender;
 use crate::service::rows::Rows;
-use crate::service::{feed, ledger, query, snapshot};
+use crate::service::{feed, ledger, log, query, snapshot};
 use crate::store::Store;
 use crate::time::{Instant, Now};
 use crate::wire::client::{FeedFrame, ServerFrame};
@@ -253,7 +253,7 @@ impl Driver {
             Output::TakeEpoch => self.order(WriteOrder::TakeEpoch),
             Output::Persist { id, epoch, write } => self.order(WriteOrder::Persist(id, epoch, write)),
             Output::ReadLog { read, after, bytes_max } => {
-                self.read(|rows| Input::LogRead { read, chunk: ledger::read_log(rows, &after, bytes_max) })
+                self.read(|rows| Input::LogRead { read, chunk: log::read_log(rows, &after, bytes_max) })
             }
             Output::ReadSnapshot { read, at } => self.read(|rows| Input::SnapshotRead {
                 read,

@@ -14,7 +14,7 @@ use crate::service::records::{self, Kind, Known, PostRow};
 use crate::service::rows::{Rows, Table, Walk};
 use crate::service::timeline::{self, Authors, Source};
 use crate::service::view::View;
-use crate::service::{keys, ledger, meta};
+use crate::service::{keys, log, meta};
 
 /// What one feed is told next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Strand {
         }
         let (upto, mut broken) = (self.upto, true);
         let mut read = self.read;
-        ledger::walk_log(rows, self.origin, self.read, &mut |seq, bytes| {
+        log::walk(rows, self.origin, self.read, &mut |seq, bytes| {
             if seq > upto || self.ready.len() >= READ_AHEAD {
                 return Walk::Stop;
             }

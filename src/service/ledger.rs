@@ -131,7 +131,7 @@ pub struct Fenced {
 /// What a read of the log found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogChunk {
-    /// Runs of entries, at most the bytes asked for in all, in equal shares (but at least one entry of each origin).
+    /// Runs of entries in causal order, at most the bytes asked for in all (but at least one entry where there is one).
     pub runs: Vec<EntryRun>,
     /// Origins whose entries at the place asked for were cut: only a snapshot helps.
     pub cut: Vec<Origin>,
@@ -317,48 +317,4 @@ impl Batch<'_> {
         }
         self.meta.cut.raise(origin, upto);
     }
-}
-
-/// Reads entries after each of these places, in this order.
-pub fn read_log(rows: &dyn Rows, after: &[(Origin, Seq)], bytes_max: usize) -> LogChunk {
-    let standing = standing(rows);
-    let mut chunk = LogChunk { runs: Vec::new(), cut: Vec::new(), standing };
-    let share = bytes_max / after.len().max(1);
-    for (origin, seq) in after.iter().copied() {
-        if seq < chunk.standing.cut.get(origin) {
-            chunk.cut.push(origin);
-            continue;
-        }
-        if seq >= chunk.standing.vector.get(origin) {
-            continue;
-        }
-        let mut run = EntryRun { origin, from: seq.next(), entries: Vec::new() };
-        let mut bytes = 0;
-        walk_log(rows, origin, seq, &mut |_, value| {
-            if bytes > 0 && bytes + value.len() > share {
-                return Walk::Stop;
-            }
-            bytes += value.len();
-            run.entries.push(value.to_vec());
-            Walk::On
-        });
-        if !run.entries.is_empty() {
-            chunk.runs.push(run);
-        }
-    }
-    chunk
-}
-
-/// Visits an origin's entries after this place, as long as there is no gap.
-pub(super) fn walk_log(rows: &dyn Rows, origin: Origin, after: Seq, visit: &mut dyn FnMut(Seq, &[u8]) -> Walk) {
-    let Some(mut expected) = after.0.checked_add(1).map(Seq) else { return };
-    let from = keys::log(EntryId { origin, seq: expected });
-    rows.ascend(Table::Log, &from, &keys::end(&keys::origin(origin)), &mut |key, value| {
-        if key != keys::log(EntryId { origin, seq: expected }) {
-            return Walk::Stop;
-        }
-        let walk = visit(expected, value);
-        expected = Seq(expected.0.saturating_add(1));
-        walk
-    });
 }

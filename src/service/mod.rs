@@ -10,6 +10,7 @@ pub mod feed;
 pub mod intake;
 mod keys;
 pub mod ledger;
+pub mod log;
 mod meta;
 pub mod names;
 pub mod query;

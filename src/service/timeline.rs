@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use crate::id::{EntryId, Seq, UserId, Vector};
 use crate::limits;
 use crate::service::entry::{Entry, Op, Stamp};
-use crate::service::ledger;
+use crate::service::log;
 use crate::service::query::{Answer, ShownPost};
 use crate::service::records::{self, Brief, Kind, PostView};
 use crate::service::rows::{Table, Walk};
@@ -335,7 +335,7 @@ pub(super) fn from_log(view: View<'_>, sources: &[Source], since: &Vector) -> Ve
     let after: BTreeMap<UserId, Option<Stamp>> = sources.iter().map(|source| (source.author, source.after)).collect();
     let mut found = Vec::new();
     for (origin, upto) in view.shown.iter() {
-        ledger::walk_log(view.rows, origin, since.get(origin), &mut |seq, bytes| {
+        log::walk(view.rows, origin, since.get(origin), &mut |seq, bytes| {
             if seq > upto {
                 return Walk::Stop;
             }

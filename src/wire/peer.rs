@@ -99,8 +99,8 @@ pub enum PeerMessage {
         stream: u64,
         /// The sender's clock.
         hlc: Hlc,
-        /// The entries.
-        run: EntryRun,
+        /// The entries, in causal order.
+        runs: Vec<EntryRun>,
     },
     /// Relay to another host's primary: rows, because the log no longer has what is needed.
     Snapshot {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::id::Vector;
-use crate::service::ledger::{Fenced, read_log, writer};
+use crate::service::ledger::{Fenced, writer};
+use crate::service::log::read_log;
 use crate::service::{digest_of, snapshot};
 
 fn posts(count: u64) -> Vec<Entry> {

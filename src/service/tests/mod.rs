@@ -149,7 +149,7 @@ impl Host {
     pub(super) fn pull(&mut self, other: &Self) {
         let held = self.standing().vector;
         let after: Vec<_> = other.standing().vector.iter().map(|(origin, _)| (origin, held.get(origin))).collect();
-        let chunk = crate::service::ledger::read_log(&other.rows, &after, usize::MAX);
+        let chunk = crate::service::log::read_log(&other.rows, &after, usize::MAX);
         assert_eq!(chunk.cut, []);
         for run in chunk.runs {
             assert_eq!(self.write(Write::Run(run)), Wrote::Done);

@@ -109,7 +109,7 @@ fn logs(recipes: &[Recipe]) -> Vec<Vec<Entry>> {
     host.join(1, "bob");
     host.join(1, "carl");
     let after = [(host.origin, Seq::ZERO)];
-    let run = crate::service::ledger::read_log(&host.rows, &after, usize::MAX).runs.remove(0);
+    let run = crate::service::log::read_log(&host.rows, &after, usize::MAX).runs.remove(0);
     let start = run.entries.iter().map(|bytes| Entry::decode(bytes).unwrap()).collect();
     let mut logs: Vec<Vec<Entry>> = vec![start, vec![], vec![]];
     let mut made: Vec<(u8, String)> = Vec::new();

@@ -7,7 +7,7 @@ use gaggle::id::{FeedId, RequestId, Token, Vector};
 use gaggle::service::query::{Answer, ShownPost};
 use gaggle::wire::client::{Assignment, FeedFrame, Response, ServerFrame, Written};
 
-use super::people::{Call, FeedState, Want};
+use super::people::{Call, FeedState, Person, Want};
 use super::world::World;
 
 /// Whether an answer holds all, or was cut to the newest.
@@ -175,6 +175,15 @@ impl World {
             self.people[person].name = format!("person{person}");
             return;
         }
+        if call.want == Want::Register && refusal.code == ErrorCode::OtherName {
+            // It had got the name that it was refused elsewhere.
+            let Person { name, wanted, .. } = &mut self.people[person];
+            let known = name != wanted;
+            name.clone_from(wanted);
+            if known {
+                return;
+            }
+        }
         let me = &self.people[person];
         let expected = match (&call.want, refusal.code) {
             (Want::Join(whom), ErrorCode::AlreadyJoined) => me.joined.contains_key(whom) || !me.edges_certain,
@@ -198,7 +207,7 @@ impl World {
             }
             (Want::Users, Answer::Names { names, .. }) => {
                 let me = &self.people[person];
-                if !names.iter().any(|name| goes_by(name, &me.name)) && call.reduced.is_none() {
+                if !names.iter().any(|name| goes_by(name, me)) && call.reduced.is_none() {
                     self.fail(format!("P3: person{person} is not in the list of users: {names:?}"));
                 }
             }
@@ -288,7 +297,7 @@ impl World {
             let facts = self.posts.get(&post.id);
             let fine = facts.is_some_and(|facts| {
                 facts.text == post.text
-                    && goes_by(&post.author, &self.people[facts.author].name)
+                    && goes_by(&post.author, &self.people[facts.author])
                     && facts.entries.get(&entry_of(post)) == Some(&post.stamp)
             });
             if !fine {
@@ -364,9 +373,10 @@ impl World {
     }
 }
 
-/// Whether a name, as it is shown, is this one: perhaps with the suffix of a contested name.
-fn goes_by(shown: &str, name: &str) -> bool {
-    shown.split('~').next() == Some(name)
+/// Whether a name, as it is shown, is this person's: perhaps with the suffix of a contested name.
+fn goes_by(shown: &str, person: &Person) -> bool {
+    let name = shown.split('~').next();
+    name == Some(person.name.as_str()) || name == Some(person.wanted.as_str())
 }
 
 /// The entry that a shown post was read from.

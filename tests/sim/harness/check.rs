@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gaggle::core::node::Node;
-use gaggle::id::{PostText, RequestId, UserId};
+use gaggle::id::{EntryId, PostText, RequestId, UserId};
 use gaggle::service::entry::{Entry, Op, Stamp};
 use gaggle::service::query::{self, Answer, Query};
 use gaggle::wire::heartbeat::Duty;
@@ -150,14 +150,13 @@ impl World {
     pub(crate) fn check_end(&mut self) {
         let entries = self.entries(0);
         let held: BTreeSet<_> = entries.iter().map(|entry| entry.id).collect();
-        let by_request: BTreeMap<_, _> = entries.iter().map(|entry| ((entry.user, &entry.request), entry)).collect();
         for (index, person) in self.people.iter().enumerate() {
             let user = UserId::of(&person.key);
             let lost = person
                 .acknowledged
                 .iter()
                 .filter(|(_, entry)| !self.is_gone(**entry))
-                .find(|(id, entry)| !held.contains(entry) || !by_request.contains_key(&(user, *id)));
+                .find(|(id, entry)| !held.contains(entry) || !self.carries(**entry, user, id));
             if let Some(lost) = lost {
                 let what = format!("P1: person{index}'s acknowledged {lost:?} is lost");
                 self.fail(what);
@@ -171,6 +170,13 @@ impl World {
                 self.compare_name(&model, host, person);
             }
         }
+    }
+
+    /// Whether an entry is what this request made. One that confirms a name is answered with the one that registered it.
+    fn carries(&self, id: EntryId, user: UserId, request: &RequestId) -> bool {
+        self.archive.get(&id).is_some_and(|entry| {
+            entry.user == user && (entry.request == *request || matches!(entry.op, Op::Register { .. }))
+        })
     }
 
     /// P5: a name belongs to its first claim, and everybody else who claimed it has a suffix.

@@ -12,6 +12,7 @@ use gaggle::limits;
 use gaggle::service::entry::{Entry, Op};
 use gaggle::service::feed;
 use gaggle::service::ledger::{self, Committed, Standing, Write, WriteId};
+use gaggle::service::log;
 use gaggle::service::query;
 use gaggle::service::rows::Rows;
 use gaggle::service::snapshot;
@@ -363,7 +364,7 @@ impl World {
     /// Reads what a commit brought: which entries carry which post, and (P4) that what a post answers is held.
     fn learn_entries(&mut self, host: usize, before: &Vector, after: &Vector) {
         let places: Vec<_> = after.iter().map(|(origin, _)| (origin, before.get(origin))).collect();
-        let chunk = ledger::read_log(&self.disks[host].tables, &places, usize::MAX);
+        let chunk = log::read_log(&self.disks[host].tables, &places, usize::MAX);
         let mut posts = Vec::new();
         for run in &chunk.runs {
             for bytes in &run.entries {
@@ -419,7 +420,7 @@ impl World {
         let rows: &dyn Rows = &self.seen_rows(host);
         let input = match read {
             Output::ReadLog { read, after, bytes_max } => {
-                Input::LogRead { read: *read, chunk: ledger::read_log(rows, after, *bytes_max) }
+                Input::LogRead { read: *read, chunk: log::read_log(rows, after, *bytes_max) }
             }
             Output::ReadSnapshot { read, at } => Input::SnapshotRead {
                 read: *read,

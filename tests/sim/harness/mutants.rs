@@ -81,13 +81,13 @@ impl Mutant {
     pub(crate) fn needs(self) -> &'static [Kind] {
         match self {
             Self::ServeBeforeSync => &[Kind::KillHolder(Duty::Serve), Kind::SlowDisk],
-            Self::OldIncarnation => &[Kind::Restore, Kind::Cut],
+            Self::OldIncarnation => &[Kind::Restore, Kind::Cut, Kind::CutOneWay],
             Self::SnapshotOfTheEnd => &[Kind::LoseDisk, Kind::SlowDisk, Kind::Dark],
             Self::LocalRequestIds | Self::LastClaimWins => &[Kind::Cut],
+            Self::NoCausalGate => &[Kind::CutOneWay, Kind::Stop],
             Self::NoFence
             | Self::FenceOutside
             | Self::NoToken
-            | Self::NoCausalGate
             | Self::AckBeforeSync
             | Self::WrongSender
             | Self::ResumesOneLate => &[],
@@ -118,9 +118,9 @@ impl World {
     /// What a mutant's process sends instead.
     pub(crate) fn changed_on_its_way(&self, from: usize, mut message: PeerMessage) -> PeerMessage {
         if self.is(Mutant::NoCausalGate)
-            && let PeerMessage::Batch { run, .. } = &mut message
+            && let PeerMessage::Batch { runs, .. } = &mut message
         {
-            for bytes in &mut run.entries {
+            for bytes in runs.iter_mut().flat_map(|run| &mut run.entries) {
                 if let Ok(entry) = Entry::decode(bytes) {
                     *bytes = Entry { after: Vector::new(), ..entry }.encode();
                 }
@@ -137,8 +137,8 @@ impl World {
             vector.merge(&self.disks[self.procs[from].host].vector());
         }
         if self.is(Mutant::ResumesOneLate)
-            && let PeerMessage::Batch { run, .. } = &mut message
-            && run.entries.len() > 1
+            && let PeerMessage::Batch { runs, .. } = &mut message
+            && let Some(run) = runs.first_mut().filter(|run| run.entries.len() > 1)
         {
             run.entries.remove(0);
             run.from = Seq(run.from.0 + 1);

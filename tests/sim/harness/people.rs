@@ -80,6 +80,8 @@ pub(crate) struct Person {
     pub(crate) key: PublicKey,
     /// The name that it goes by; during a partition another may have claimed it, too.
     pub(crate) name: String,
+    /// The name that it asked for first: it may have got it somewhere, whatever it was told.
+    pub(crate) wanted: String,
     pub(crate) token: Token,
     pub(crate) registered: bool,
     pub(crate) conn: Option<u64>,
@@ -112,6 +114,7 @@ impl World {
             self.people.push(Person {
                 key: PublicKey(key),
                 name: format!("person{wanted}"),
+                wanted: format!("person{wanted}"),
                 token: Token::default(),
                 registered: false,
                 conn: None,
@@ -230,10 +233,10 @@ impl World {
         }
     }
 
-    /// Whether another person goes by the same name.
+    /// Whether another person goes by the same name, or may.
     pub(crate) fn shares_name(&self, person: usize) -> bool {
-        let name = &self.people[person].name;
-        self.people.iter().filter(|other| other.name == *name).count() > 1
+        let Person { name, wanted, .. } = &self.people[person];
+        name != wanted || self.people.iter().filter(|other| other.name == *name || other.wanted == *name).count() > 1
     }
 
     fn draw_post(&mut self, person: usize) -> Want {
