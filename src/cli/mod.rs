@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod chat;
 mod context;
+mod drill;
 mod failure;
 mod harmless;
 mod input;
@@ -104,7 +105,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         return Err(Failure::usage("no verb, and no terminal for the prompt").hint("gaggle --help shows the verbs"));
     }
     let runtime = match &verb {
-        Some(Verb::Bench(_)) => Builder::new_multi_thread().enable_all().build(),
+        Some(Verb::Bench(_) | Verb::Drill(_)) => Builder::new_multi_thread().enable_all().build(),
         // One thread, so that writes go out in the order in which they were begun.
         Some(_) | None => Builder::new_current_thread().enable_all().build(),
     };
@@ -127,6 +128,7 @@ async fn perform(context: &Context, verb: Option<Verb>) -> Result<u8, Failure> {
     match verb {
         // It has its own way to end: its children first.
         Some(Verb::Up(args)) => up::run(context, &args).await,
+        Some(Verb::Drill(args)) => drill::run(context, &args).await,
         Some(Verb::Status(args)) => interruptible(status::run(context, &args)).await,
         Some(Verb::Drain(args)) => interruptible(operate::drain(context, args.id)).await,
         Some(Verb::Login(args)) => interruptible(account::login(context, &args.name)).await,
@@ -225,6 +227,7 @@ async fn one_verb(context: &Context, session: &Session, verb: Verb) -> Result<u8
         | Verb::Logout
         | Verb::Profiles
         | Verb::Bench(_)
+        | Verb::Drill(_)
         | Verb::Config(_)
         | Verb::Completion { .. }
         | Verb::Man => Err(Failure::failed("this verb needs no profile")),

@@ -81,10 +81,30 @@ pub enum ChildEvent {
     },
 }
 
+/// What a drill does to children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP.
+    Stop,
+    /// SIGCONT.
+    Continue,
+}
+
+/// A blow for some children, and who waits for it.
+#[derive(Debug)]
+struct Strike {
+    ids: Vec<ProcessId>,
+    blow: Blow,
+    struck: oneshot::Sender<std::io::Result<()>>,
+}
+
 /// Owns the children; they end with it.
 #[derive(Debug)]
 pub struct Supervisor {
     stop: oneshot::Sender<()>,
+    strikes: mpsc::Sender<Strike>,
     stopped: oneshot::Receiver<()>,
 }
 
@@ -98,13 +118,23 @@ impl Supervisor {
     fn start_program(program: PathBuf, options: UpOptions) -> std::io::Result<(Self, mpsc::Receiver<ChildEvent>)> {
         let (events, inbox) = mpsc::channel(EVENTS_WAITING_MAX);
         let (stop, stop_wanted) = oneshot::channel();
+        let (strikes, struck) = mpsc::channel(1);
         let (done, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("supervisor".into()).spawn(move || {
-            runtime.block_on(Family::new(program, &options, events).run(stop_wanted));
+            runtime.block_on(Family::new(program, &options, events).run(stop_wanted, struck));
             let _ = done.send(());
         })?;
-        Ok((Self { stop, stopped }, inbox))
+        Ok((Self { stop, strikes, stopped }, inbox))
+    }
+
+    /// Does this to some children, and to nobody else: a signal goes through the pidfd that was opened when the child
+    /// was started. One that has ended is an error.
+    pub async fn strike(&self, ids: Vec<ProcessId>, blow: Blow) -> std::io::Result<()> {
+        let (struck, done) = oneshot::channel();
+        let gone = || std::io::Error::other("the supervisor has ended");
+        self.strikes.send(Strike { ids, blow, struck }).await.map_err(|_| gone())?;
+        done.await.map_err(|_| gone())?
     }
 
     /// SIGTERM to all, three seconds, SIGKILL; returns when none is left.

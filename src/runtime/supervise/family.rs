@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::talk::{PARENT, SUPERVISED, Wish};
-use super::{ChildEvent, GOODBYE, UpOptions};
+use super::{Blow, ChildEvent, GOODBYE, Strike, UpOptions};
 use crate::id::{HostId, ProcessId};
 use crate::runtime::clock::Clock;
 use crate::runtime::pids::{Living, stamp_of};
@@ -121,7 +121,7 @@ impl Family {
     }
 
     /// Keeps the children until asked to stop (or forgotten), or one cannot start; then none is left.
-    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>, mut strikes: mpsc::Receiver<Strike>) {
         let failure = loop {
             if let Some(failure) = self.start_due() {
                 break Some(failure);
@@ -139,6 +139,10 @@ impl Family {
                     break None;
                 }
                 () = sleep_until(next) => {}
+                Some(strike) = strikes.recv() => {
+                    // Who asked may have been interrupted meanwhile.
+                    let _ = strike.struck.send(self.strike(&strike.ids, strike.blow));
+                }
                 Some(happening) = self.happenings.recv() => {
                     if let Some(failure) = self.on_happening(happening) {
                         break Some(failure);
@@ -320,6 +324,8 @@ impl Family {
     async fn end(&mut self) {
         self.mode = Mode::Stopping;
         self.signal(Signal::TERM);
+        // One that was stopped hears of it only when it goes on.
+        self.signal(Signal::CONT);
         let deadline = self.clock.tokio_now() + GOODBYE;
         let mut patience = Some(deadline);
         while self.members.values().any(|member| member.stage.runs()) {
@@ -331,6 +337,25 @@ impl Family {
                 Some(happening) = self.happenings.recv() => { self.on_happening(happening); }
             }
         }
+    }
+
+    /// All of them, even if one has ended already; that is the answer then.
+    fn strike(&self, ids: &[ProcessId], blow: Blow) -> std::io::Result<()> {
+        let signal = match blow {
+            Blow::Kill => Signal::KILL,
+            Blow::Stop => Signal::STOP,
+            Blow::Continue => Signal::CONT,
+        };
+        let mut result = Ok(());
+        for id in ids {
+            let living = self.members.get(id).and_then(|member| member.living.as_ref());
+            let struck = match living {
+                Some(living) => living.signal(signal),
+                None => Err(std::io::Error::other(format!("{id} does not run"))),
+            };
+            result = result.and(struck);
+        }
+        result
     }
 
     fn signal(&self, signal: Signal) {

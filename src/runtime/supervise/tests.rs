@@ -114,3 +114,24 @@ async fn who_cannot_start_is_reported_in_its_own_words_and_the_others_are_stoppe
     assert!(seen.iter().any(|event| event.starts_with("W1 died")), "{seen:?}");
     assert!(events.recv().await.is_none(), "the last event");
 }
+
+#[tokio::test]
+async fn blows_reach_whom_they_are_for_and_a_stopped_child_says_goodbye_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"trap 'exit 0' TERM
+        echo "{\"ready\":\"$id\"}"
+        while :; do sleep 0.05; done"#;
+    let (program, options) = stage(folder.path(), script);
+    let (supervisor, mut events) = Supervisor::start_program(program, options).unwrap();
+    let (one, other): (ProcessId, ProcessId) = ("W1".parse().unwrap(), "W2".parse().unwrap());
+    let mut ready = 0;
+    while ready < 2 {
+        ready += usize::from(matches!(events.recv().await.unwrap(), ChildEvent::Ready { .. }));
+    }
+    supervisor.strike(vec![one], Blow::Kill).await.unwrap();
+    assert_eq!(next(&mut events).await, "W1 died: signal: 9 (SIGKILL)");
+    assert!(supervisor.strike(vec![one], Blow::Continue).await.is_err(), "nobody is there");
+    supervisor.strike(vec![other], Blow::Stop).await.unwrap();
+    supervisor.stop().await;
+    assert_eq!(next(&mut events).await, "W2 died: exit status: 0");
+}
