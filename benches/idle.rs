@@ -1,7 +1,6 @@
-//! What an idle mesh costs: `cargo build --release && cargo run --release --example idle`.
+//! What an idle mesh costs: `cargo bench --bench idle` (`-- --help` for more).
 //!
-//! Starts the topology (`topology/lenss.toml` unless another is named) with the `gaggle` that was built beside this
-//! program, waits until it is ready, lets it settle, and prints the CPU time of each process over some seconds, from
+//! Starts the topology (`topology/lenss.toml` unless another is named), waits until it is ready, lets it settle, and prints the CPU time of each process over some seconds, from
 //! `/proc/PID/stat`, and its share of the memory (PSS), from `/proc/PID/smaps_rollup`. Aim: ten processes, at most 5 % of
 //! one core and 150 MB in all.
 //!
@@ -29,6 +28,9 @@ struct Arguments {
     /// How long it is measured.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// Said by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 /// One process of the mesh.
@@ -40,15 +42,14 @@ struct Process {
 
 fn main() {
     let arguments = Arguments::parse();
-    let folder = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
-    let gaggle = folder.join("gaggle");
-    let mut up = Command::new(&gaggle);
+    let gaggle = env!("CARGO_BIN_EXE_gaggle");
+    let mut up = Command::new(gaggle);
     up.args(["up", "--json", "--topology"]).arg(&arguments.topology).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut up = up.spawn().unwrap();
     let mut ready = String::new();
     BufReader::new(up.stdout.take().unwrap()).read_line(&mut ready).unwrap();
     if ready.is_empty() {
-        eprintln!("the mesh did not get ready: run {} up to see why", gaggle.display());
+        eprintln!("the mesh did not get ready: run {gaggle} up to see why");
         std::process::exit(1);
     }
     std::thread::sleep(Duration::from_secs(arguments.settle));
