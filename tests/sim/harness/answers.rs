@@ -184,6 +184,10 @@ impl World {
                 return;
             }
         }
+        if call.attempts > 1 {
+            // An earlier attempt may have been taken at a host of which this one knew nothing yet.
+            self.people[person].edges_certain = false;
+        }
         let me = &self.people[person];
         let expected = match (&call.want, refusal.code) {
             (Want::Join(whom), ErrorCode::AlreadyJoined) => me.joined.contains_key(whom) || !me.edges_certain,

@@ -45,6 +45,7 @@ pub(crate) struct Call {
     /// The number of the last attempt, and when it was sent.
     pub(crate) number: u64,
     pub(crate) tried_at: Option<u64>,
+    pub(crate) attempts: u32,
     /// What the last attempt named as seen.
     pub(crate) token: Token,
     /// After `Missing`: the part that can be had.
@@ -212,7 +213,7 @@ impl World {
         };
         self.note(|| format!("person{person} wants {want:?} as {id:?}"));
         let (token, reduced) = (Token::default(), None);
-        self.people[person].call = Some(Call { want, id, ack, number: 0, tried_at: None, token, reduced });
+        self.people[person].call = Some(Call { want, id, ack, number: 0, tried_at: None, attempts: 0, token, reduced });
     }
 
     fn now_of_person(&self) -> u64 {
@@ -316,6 +317,7 @@ impl World {
         let Some(call) = self.people[person].call.as_mut() else { return };
         let token = call.reduced.clone().unwrap_or(seen);
         (call.number, call.tried_at, call.token) = (number, Some(clock), token.clone());
+        call.attempts += 1;
         let (id, ack, want) = (call.id.clone(), call.ack, call.want.clone());
         if call.reduced.is_some()
             && let Some(facts) = self.posts.get_mut(&id)
