@@ -126,7 +126,7 @@ fn samples() -> Vec<Vec<u8>> {
         bytes(&beat),
         bytes(&PeerMessage::View(view())),
         bytes(&PeerMessage::Held { stream: 1, epoch: Epoch(1), vector: vector() }),
-        bytes(&PeerMessage::Batch { stream: 1, hlc: Hlc(2), run: run() }),
+        bytes(&PeerMessage::Batch { stream: 1, hlc: Hlc(2), runs: vec![run()] }),
         run().entries.remove(0),
         snapshot(),
         TOPOLOGY.as_bytes().to_vec(),
@@ -172,8 +172,8 @@ fn swallow(bytes: &[u8]) {
     let store = store();
     commit(&store, Write::Run(run()));
     let message = decode::<PeerMessage>(bytes);
-    if let Some(PeerMessage::Batch { run, .. }) = message {
-        commit(&store, Write::Run(run));
+    if let Some(PeerMessage::Batch { runs, .. }) = message {
+        runs.into_iter().for_each(|run| commit(&store, Write::Run(run)));
     } else if let Some(PeerMessage::Held { vector, .. }) = message {
         commit(&store, Write::Adopt(vector.clone()));
         commit(&store, Write::Cut(vector));
