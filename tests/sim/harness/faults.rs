@@ -101,7 +101,8 @@ pub(crate) struct Faults {
 impl Faults {
     /// Draws the faults of a run; those that a mutant needs to show itself are always among them.
     pub(crate) fn draw(dice: &mut Dice, hosts: usize, needed: &[Kind]) -> Self {
-        let share = dice.between(100, 700);
+        // Few others beside those that are needed, so that these come often.
+        let share = if needed.is_empty() { dice.between(100, 700) } else { 100 };
         let alone =
             |kind: &Kind| hosts == 1 && matches!(kind, Kind::Cut | Kind::CutOneWay | Kind::LoseDisk | Kind::Restore);
         let drawn = |kind: &&Kind| !alone(kind) && (needed.contains(kind) || dice.chance(share));

@@ -80,7 +80,9 @@ impl Mutant {
     /// Faults without which it cannot show itself: a hunt always has them.
     pub(crate) fn needs(self) -> &'static [Kind] {
         match self {
-            Self::ServeBeforeSync => &[Kind::KillHolder(Duty::Serve), Kind::SlowDisk],
+            Self::ServeBeforeSync => {
+                &[Kind::KillHolder(Duty::Serve), Kind::KillHolder(Duty::Relay), Kind::KillHost, Kind::SlowDisk]
+            }
             Self::OldIncarnation => &[Kind::Restore, Kind::Cut, Kind::CutOneWay],
             Self::SnapshotOfTheEnd => &[Kind::LoseDisk, Kind::SlowDisk, Kind::Dark],
             Self::LocalRequestIds | Self::LastClaimWins => &[Kind::Cut],
