@@ -199,8 +199,7 @@ impl Mesh {
                 self.on_primary(from, primary.clone());
             }
         } else {
-            let fresh = || FarMaster { detector: Detector::new(now, limits::HEARTBEAT_MASTERS), duties: Vec::new() };
-            let master = self.masters.entry(from).or_insert_with(fresh);
+            let master = self.far_master(now, from);
             master.detector.on_heard(now);
             master.duties.clone_from(&heartbeat.duties);
         }
@@ -209,8 +208,12 @@ impl Mesh {
     /// A master of another host said something on a stream: it lives, whether its heartbeats have come yet or not. A
     /// claim of one that counts as dead would be answered with a claim, for ever.
     pub(crate) fn on_far_master(&mut self, now: Instant, from: ProcessId) {
+        self.far_master(now, from).detector.on_sign_of_life(now);
+    }
+
+    fn far_master(&mut self, now: Instant, from: ProcessId) -> &mut FarMaster {
         let fresh = || FarMaster { detector: Detector::new(now, limits::HEARTBEAT_MASTERS), duties: Vec::new() };
-        self.masters.entry(from).or_insert_with(fresh).detector.on_sign_of_life(now);
+        self.masters.entry(from).or_insert_with(fresh)
     }
 
     /// A primary of this host tells of itself.
