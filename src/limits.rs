@@ -19,9 +19,10 @@ pub const HEARTBEAT_BYTES_MAX: usize = 1_000;
 pub const BATCH_BYTES_MAX: usize = 512 << 10;
 /// Batches sent to one host and not yet acknowledged; those that bring what it lacks of others may be as many again.
 pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
-/// Runs of entries that wait at a receiver for what they depend on, for each sender: a batch in which origins take turns
-/// has a run for each turn, so it is the batches in flight that bound the bytes. Above: the stream is opened anew.
-pub const RUNS_WAITING_MAX: usize = 65_536;
+/// Runs of entries in one batch: where origins take turns, each turn is a run, and each run a write at the receiver.
+pub const BATCH_RUNS_MAX: usize = 256;
+/// Runs that wait at a receiver for what they depend on, for each sender. Above: the stream is opened anew.
+pub const RUNS_WAITING_MAX: usize = 2 * BATCHES_IN_FLIGHT_MAX * BATCH_RUNS_MAX;
 /// Bytes of one encoded entry: a post of 1,000 four-byte characters and its ids.
 pub const ENTRY_BYTES_MAX: usize = 8 << 10;
 /// Requests that a client may have waiting on one connection. Above: `Busy`.

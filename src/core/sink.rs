@@ -5,10 +5,10 @@
 //! yet waits here (bounded); the store checks that inside its transaction (P4). Nothing is acknowledged that the store
 //! has not reported as persisted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::core::io::{Output, Outputs};
-use crate::id::{EntryId, Epoch, ProcessId, Vector};
+use crate::id::{EntryId, Epoch, Origin, ProcessId, Vector};
 use crate::limits;
 use crate::service::ledger::{EntryRun, Write, WriteId, Wrote};
 use crate::wire::peer::PeerMessage;
@@ -83,8 +83,9 @@ impl Sink {
         if inlet.waiting.len() + runs.len() > limits::RUNS_WAITING_MAX {
             return self.close(from, out);
         }
+        let behind: BTreeSet<Origin> = inlet.waiting.iter().map(|(_, before)| before.origin).collect();
         for run in runs {
-            if inlet.waiting.iter().any(|(_, before)| before.origin == run.origin) {
+            if behind.contains(&run.origin) {
                 inlet.waiting.push_back((None, run));
             } else {
                 // Never behind another origin's: it may hold the very entries that those wait for.
@@ -202,9 +203,10 @@ impl Inlet {
 
     /// Hands runs to the store again whose dependency is held now, or that need not wait for those before them.
     fn retry(&mut self, held: &Vector, writes: &mut dyn Writes, out: &mut Outputs) {
+        let mut behind = BTreeSet::new();
         for (on, run) in std::mem::take(&mut self.waiting) {
-            let behind = self.waiting.iter().any(|(_, before)| before.origin == run.origin);
-            if behind || on.is_some_and(|on| !held.holds(on)) {
+            if behind.contains(&run.origin) || on.is_some_and(|on| !held.holds(on)) {
+                behind.insert(run.origin);
                 self.waiting.push_back((on, run));
             } else {
                 self.persist(run, writes, out);

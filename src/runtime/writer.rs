@@ -26,8 +26,10 @@ pub(super) enum WriteOrder {
     Persist(WriteId, Epoch, Write),
 }
 
-/// Orders that may wait: the core's own bound on writes, and room for what is not a person's write.
-pub(super) const ORDERS_WAITING_MAX: usize = limits::WRITES_WAITING_MAX + 1_024;
+/// Orders that may wait: the core's own bounds on people's writes and on every other host's runs, and room for the rest.
+/// One more would be refused as if the disk were full.
+pub(super) const ORDERS_WAITING_MAX: usize =
+    limits::WRITES_WAITING_MAX + limits::RUNS_WAITING_MAX * (limits::HOSTS_MAX - 1) + 1_024;
 
 /// Starts the thread; it ends when the orders' sender or the events' receiver is gone.
 pub(super) fn start(

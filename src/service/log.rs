@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::id::{EntryId, Origin, Seq};
+use crate::limits;
 use crate::service::keys;
 use crate::service::ledger::{self, EntryRun, LogChunk};
 use crate::service::rows::{Rows, Table, Walk};
@@ -44,7 +45,8 @@ impl Strand {
     }
 }
 
-/// Reads entries after each of these places, in causal order: at most so many bytes, but at least one entry.
+/// Reads entries after each of these places, in causal order: at most so many bytes and `BATCH_RUNS_MAX` runs, but at
+/// least one entry.
 pub fn read_log(rows: &dyn Rows, after: &[(Origin, Seq)], bytes_max: usize) -> LogChunk {
     let standing = ledger::standing(rows);
     let is_cut = |(origin, seq): &(Origin, Seq)| *seq < standing.cut.get(*origin);
@@ -71,8 +73,10 @@ pub fn read_log(rows: &dyn Rows, after: &[(Origin, Seq)], bytes_max: usize) -> L
             break;
         }
         bytes += entry.len();
+        let turns = runs.len();
         match runs.last_mut().filter(|run| run.origin == strand.origin) {
             Some(run) => run.entries.push(entry),
+            None if turns >= limits::BATCH_RUNS_MAX => break,
             None => runs.push(EntryRun { origin: strand.origin, from: seq, entries: vec![entry] }),
         }
     }

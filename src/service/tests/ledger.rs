@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::id::Vector;
+use crate::limits;
 use crate::service::ledger::{Fenced, writer};
 use crate::service::log::read_log;
 use crate::service::{digest_of, snapshot};
@@ -113,6 +114,22 @@ fn the_log_is_read_in_runs_within_bytes() {
     assert_eq!(read(&host, &both, usize::MAX), (vec![], vec![b, a]));
     assert_eq!(read(&host, &[(b, Seq(3))], usize::MAX), (vec![(b, 4, 5)], vec![]));
     assert_eq!(host.rows.table(Table::Log).len(), 2);
+}
+
+#[test]
+fn origins_that_take_turns_fill_a_read_with_so_many_turns() {
+    let mut host = Host::new("a", 1_000_000);
+    let entries = |name: &str, user| -> Vec<Entry> {
+        let post = |n: u64| entry(name, n, n * 10, user, &format!("r{n}"), Op::Post { text: "p".parse().unwrap() });
+        (1..=200).map(post).collect()
+    };
+    for (name, user) in [("b", 1), ("c", 2)] {
+        host.write(Write::Run(run(name, 1, &entries(name, user))));
+    }
+    let places = [(origin("b"), Seq(0)), (origin("c"), Seq(0))];
+    let runs = read_log(&host.rows, &places, usize::MAX).runs;
+    assert_eq!(runs.len(), limits::BATCH_RUNS_MAX);
+    assert!(runs.windows(2).all(|pair| pair[0].origin != pair[1].origin));
 }
 
 #[test]

@@ -363,10 +363,12 @@ impl World {
 
     /// Reads what a commit brought: which entries carry which post, and (P4) that what a post answers is held.
     fn learn_entries(&mut self, host: usize, before: &Vector, after: &Vector) {
-        let places: Vec<_> = after.iter().map(|(origin, _)| (origin, before.get(origin))).collect();
-        let chunk = log::read_log(&self.disks[host].tables, &places, usize::MAX);
+        let places = after.iter().map(|(origin, _)| (origin, before.get(origin)));
+        // One origin at a time: a read of several is bounded in its turns.
+        let rows = &self.disks[host].tables;
+        let runs: Vec<_> = places.flat_map(|place| log::read_log(&rows, &[place], usize::MAX).runs).collect();
         let mut posts = Vec::new();
-        for run in &chunk.runs {
+        for run in &runs {
             for bytes in &run.entries {
                 match Entry::decode(bytes) {
                     Ok(entry) => {
