@@ -15,20 +15,21 @@ use crate::topology::AckLevel;
 #[derive(Debug)]
 pub(crate) struct Copies {
     me: HostId,
-    hosts: u32,
+    /// Hosts of the topology, this one included.
+    hosts: Vec<HostId>,
     level: AckLevel,
     own: Vector,
     others: BTreeMap<HostId, Vector>,
     /// Acknowledged with fewer copies: shown all the same.
     forced: Vector,
     shown: Vector,
-    /// Levels that were not reached in time, each with the entry that missed it: later writes do not wait for them.
-    missed: BTreeMap<AckLevel, EntryId>,
+    /// Hosts that did not have an entry in time, each with that entry: until they acknowledge it, nothing waits for them.
+    late: BTreeMap<HostId, EntryId>,
 }
 
 impl Copies {
     /// A primary that knows only what its own store holds.
-    pub(crate) fn new(me: HostId, hosts: u32, level: AckLevel, own: Vector) -> Self {
+    pub(crate) fn new(me: HostId, hosts: Vec<HostId>, level: AckLevel, own: Vector) -> Self {
         let mut copies = Self {
             me,
             hosts,
@@ -37,7 +38,7 @@ impl Copies {
             others: BTreeMap::new(),
             forced: Vector::new(),
             shown: Vector::new(),
-            missed: BTreeMap::new(),
+            late: BTreeMap::new(),
         };
         copies.reckon();
         copies
@@ -47,9 +48,13 @@ impl Copies {
     pub(crate) fn need(&self, level: AckLevel) -> u32 {
         match level {
             AckLevel::Host => 1,
-            AckLevel::Peer => self.hosts.min(2),
-            AckLevel::All => self.hosts,
+            AckLevel::Peer => self.host_count().min(2),
+            AckLevel::All => self.host_count(),
         }
+    }
+
+    fn host_count(&self) -> u32 {
+        u32::try_from(self.hosts.len()).unwrap_or(u32::MAX)
     }
 
     /// Hosts known to hold an entry durably.
@@ -66,9 +71,14 @@ impl Copies {
         count + u32::from(!origin_counted)
     }
 
-    /// Whether a write may be answered now: it has its copies, or its level was lately out of reach.
+    /// Whether a write may be answered now: it has its copies, or as many as can be had without the hosts that are late.
     pub(crate) fn settles(&self, entry: EntryId, level: AckLevel) -> bool {
-        self.missed.contains_key(&level) || self.count(entry) >= self.need(level)
+        self.count(entry) >= self.need(level).min(self.in_time())
+    }
+
+    /// Hosts that a write may wait for, this one included.
+    fn in_time(&self) -> u32 {
+        self.host_count().saturating_sub(u32::try_from(self.late.len()).unwrap_or(u32::MAX)).max(1)
     }
 
     /// What may be shown.
@@ -94,7 +104,7 @@ impl Copies {
 
     /// How far the log may be cut now.
     pub(crate) fn next_cut(&self, retention: Retention, cut: &Vector) -> Option<Vector> {
-        retention.next_cut(&self.own, cut, &self.others, self.hosts)
+        retention.next_cut(&self.own, cut, &self.others, self.host_count())
     }
 
     /// This host committed.
@@ -109,16 +119,20 @@ impl Copies {
             return;
         }
         self.others.insert(host, vector.clone());
-        let mut missed = std::mem::take(&mut self.missed);
-        missed.retain(|level, entry| self.count(*entry) < self.need(*level));
-        self.missed = missed;
+        if self.late.get(&host).is_some_and(|entry| vector.holds(*entry)) {
+            self.late.remove(&host);
+        }
         self.reckon();
     }
 
-    /// An entry is answered with the copies that it has, because its level could not be reached in time.
+    /// An entry has not got the copies of its level in time, and is answered with those that it has.
     pub(crate) fn on_missed(&mut self, entry: EntryId, level: AckLevel) {
-        if self.count(entry) < self.need(level) {
-            self.missed.insert(level, entry);
+        if !self.settles(entry, level) {
+            let others = self.hosts.iter().filter(|host| **host != self.me);
+            let lacking = others.filter(|host| !self.others.get(host).is_some_and(|vector| vector.holds(entry)));
+            for host in lacking {
+                self.late.entry(*host).or_insert(entry);
+            }
         }
         self.force(entry);
     }
@@ -132,10 +146,9 @@ impl Copies {
     }
 
     fn reckon(&mut self) {
-        let need = usize::try_from(self.need(self.level)).unwrap_or(usize::MAX);
-        let forced_level = self.missed.contains_key(&self.level);
+        let need = usize::try_from(self.need(self.level).min(self.in_time())).unwrap_or(usize::MAX);
         for (origin, own) in self.own.iter() {
-            let seq = if forced_level { own } else { self.held_by(need, origin, own) };
+            let seq = self.held_by(need, origin, own);
             self.shown.raise(origin, seq.max(self.forced.get(origin)).min(own));
         }
     }
@@ -171,9 +184,13 @@ mod tests {
         entries.iter().map(|entry| (entry.origin, entry.seq)).collect()
     }
 
+    fn three() -> Copies {
+        Copies::new(host("a"), ["a", "b", "c"].map(host).to_vec(), AckLevel::Peer, Vector::new())
+    }
+
     #[test]
     fn an_own_entry_is_shown_when_a_peer_holds_it() {
-        let mut copies = Copies::new(host("a"), 3, AckLevel::Peer, Vector::new());
+        let mut copies = three();
         copies.on_committed(&vector(&[entry("a", 5)]));
         assert_eq!(copies.count(entry("a", 5)), 1);
         assert!(copies.shown().is_empty());
@@ -185,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_received_entry_has_two_copies_at_once() {
-        let mut copies = Copies::new(host("a"), 3, AckLevel::Peer, Vector::new());
+        let mut copies = three();
         copies.on_committed(&vector(&[entry("b", 2)]));
         assert_eq!(copies.shown(), &vector(&[entry("b", 2)]));
         assert_eq!(copies.count(entry("b", 2)), 2);
@@ -193,7 +210,7 @@ mod tests {
 
     #[test]
     fn after_a_miss_writes_do_not_wait_until_a_peer_acknowledges_it() {
-        let mut copies = Copies::new(host("a"), 3, AckLevel::Peer, Vector::new());
+        let mut copies = three();
         copies.on_committed(&vector(&[entry("a", 1)]));
         copies.on_missed(entry("a", 1), AckLevel::Peer);
         assert_eq!(copies.shown(), &vector(&[entry("a", 1)]));
@@ -202,5 +219,20 @@ mod tests {
         copies.on_held(host("b"), &vector(&[entry("a", 1)]));
         assert!(!copies.settles(entry("a", 2), AckLevel::Peer));
         assert!(copies.shown().holds(entry("a", 2)), "what was shown stays shown");
+    }
+
+    #[test]
+    fn who_is_late_for_all_is_not_waited_for_and_the_others_are() {
+        let mut copies = three();
+        copies.on_committed(&vector(&[entry("a", 1)]));
+        copies.on_held(host("b"), &vector(&[entry("a", 1)]));
+        assert!(!copies.settles(entry("a", 1), AckLevel::All), "c may hold it soon");
+        copies.on_missed(entry("a", 1), AckLevel::All);
+        copies.on_committed(&vector(&[entry("a", 2)]));
+        assert!(!copies.settles(entry("a", 2), AckLevel::All), "b is not late");
+        copies.on_held(host("b"), &vector(&[entry("a", 2)]));
+        assert!(copies.settles(entry("a", 2), AckLevel::All));
+        copies.on_held(host("c"), &vector(&[entry("a", 1)]));
+        assert!(!copies.settles(entry("a", 2), AckLevel::All), "c is back");
     }
 }

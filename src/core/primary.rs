@@ -17,7 +17,7 @@ use crate::core::sink::{Sink, Writes};
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{ClientId, EntryId, Epoch, HostId, Origin, PublicKey, Token, UserId, Vector};
 use crate::limits;
-use crate::service::intake::{Accepted, IntakeResult, WriteRequest};
+use crate::service::intake::{Accepted, IntakeResult, WriteOp, WriteRequest};
 use crate::service::ledger::{Committed, Standing, Write, WriteId, Wrote};
 use crate::service::query::Query;
 use crate::time::{Instant, Now};
@@ -94,11 +94,21 @@ pub(crate) struct Primary {
     cut: Vector,
 }
 
+/// Copies that a write waits for. A name is claimed at every host that can be had, so that it can be claimed twice only
+/// during a partition: whoever learns that a login is done finds the name taken, whichever host he asks.
+fn level_of(op: &WriteOp, asked: AckLevel) -> AckLevel {
+    match op {
+        WriteOp::Register { .. } => AckLevel::All,
+        WriteOp::Join { .. } | WriteOp::Leave { .. } | WriteOp::Post { .. } => asked,
+    }
+}
+
 /// What a primary needs to be told at its start.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Post {
     pub(crate) host: HostId,
-    pub(crate) hosts: u32,
+    /// Hosts of the topology, this one included.
+    pub(crate) hosts: Vec<HostId>,
     pub(crate) level: AckLevel,
     pub(crate) retention: Retention,
     /// Numbers of writes start here, so that those of an earlier term cannot be taken for this one's.
@@ -193,7 +203,7 @@ impl Primary {
         let (number, user) = (request.number, UserId::of(&key));
         let query = match request.body {
             RequestBody::Write { id, op, ack } => {
-                let level = ack.unwrap_or(self.level);
+                let level = level_of(&op, ack.unwrap_or(self.level));
                 return self.write(Sent { client, number, level }, WriteRequest { key, id, op }, out);
             }
             RequestBody::WhoAmI => Query::WhoAmI { user },

@@ -144,7 +144,7 @@ impl Node {
         self.hlc = self.hlc.max(standing.hlc);
         let post = Post {
             host: self.host,
-            hosts: u32::try_from(self.config.topology.hosts.len()).unwrap_or(u32::MAX),
+            hosts: self.config.topology.hosts.iter().map(|host| host.id).collect(),
             level: self.config.topology.ack,
             retention: Retention {
                 kept: self.config.topology.log_entries_kept,

@@ -2,9 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use gaggle::client::ClientError;
+use gaggle::error::ErrorCode;
 use serde_json::Value;
 
-use crate::harness::{Cluster, Status, Ups, cli};
+use crate::harness::{Cluster, Person, Status, Ups, cli};
 
 /// Runs a command that must fail so: its exit status, its error's name, and a part of its message.
 async fn refused(cluster: &Cluster, arguments: &[&str], status: i32, code: &str, part: &str) {
@@ -89,6 +91,26 @@ async fn keys_that_are_not_right_are_refused() {
     refused(&cluster, &["list"], 5, "identity", "profiles/ann/key").await;
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     cluster.gaggle(&["list", "--json"]).await.json();
+}
+
+/// A login that is done is known at every host, so that without a partition nobody else gets the name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_one_host_gave_is_taken_at_the_next_at_once() {
+    let cluster = Cluster::start(Ups::One).await;
+    let mut known = 0;
+    for number in 0..20 {
+        let name = format!("person-{number}");
+        let (first, second) = if number % 2 == 0 { ("lenss3", "lenss4") } else { ("lenss4", "lenss3") };
+        let written = Person::claim_at(&cluster, &name, first).await.unwrap();
+        let again = Person::claim_at(&cluster, &name, second).await;
+        // A machine that is too busy may have answered for want of time: that looks like a partition, and says so.
+        if written.copies == 3 {
+            known += 1;
+            let Err(ClientError::Refused(refusal)) = again else { panic!("{name} was given twice: {again:?}") };
+            assert_eq!(refusal.code, ErrorCode::NameTaken, "{refusal:?}");
+        }
+    }
+    assert!(known > 0, "no login waited for all hosts");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

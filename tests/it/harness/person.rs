@@ -45,13 +45,29 @@ impl Person {
     }
 
     async fn open(entrances: Vec<Entrance>, name: &str, identity: Identity, via: Option<&str>) -> Self {
+        let (client, registered) = Self::claim(entrances, name, &identity, via).await;
+        registered.unwrap();
+        Self { name: name.to_owned(), client, identity }
+    }
+
+    /// Asks this host for a name, and tells what it says.
+    pub(crate) async fn claim_at(cluster: &Cluster, name: &str, host: &str) -> Result<Written, ClientError> {
+        Self::claim(cluster.entrances(), name, &Identity::generate().unwrap(), Some(host)).await.1
+    }
+
+    async fn claim(
+        entrances: Vec<Entrance>,
+        name: &str,
+        identity: &Identity,
+        via: Option<&str>,
+    ) -> (Client, Result<Written, ClientError>) {
         let mut options = ClientOptions::new(entrances);
         options.identity = Some(identity.clone());
         options.via = via.map(|host| host.parse().unwrap());
         let client = Client::connect(options).await.unwrap();
         let op = WriteOp::Register { name: name.parse().unwrap() };
-        client.write(new_request_id(), op, None).await.unwrap();
-        Self { name: name.to_owned(), client, identity }
+        let registered = client.write(new_request_id(), op, None).await;
+        (client, registered)
     }
 
     pub(crate) async fn post(&self, id: RequestId, text: &str) -> Result<Written, ClientError> {
