@@ -15,3 +15,4 @@ mod hosts;
 mod kills;
 mod refusals;
 mod talk;
+mod upgrade;
