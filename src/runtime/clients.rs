@@ -41,7 +41,7 @@ async fn converse(shared: &Arc<Shared>, link: &Link) -> CloseCode {
     let Ok(Ok((send, recv))) = timeout(limits::CONNECT_WAIT, link.accept_bi()).await else {
         return CloseCode::BadFrame;
     };
-    let mut reader = FrameReader::new(recv);
+    let mut reader = FrameReader::with_max(recv, limits::CLIENT_FRAME_BYTES_MAX);
     match reader.read_within::<ClientFrame>(limits::CONNECT_WAIT).await {
         Ok(ClientFrame::Hello { versions }) if Versions::OURS.common(versions).is_some() => {}
         Ok(ClientFrame::Hello { .. }) => return CloseCode::Version,
@@ -113,7 +113,7 @@ async fn serve_feed(
     place: Option<OwnedSemaphorePermit>,
     (mut send, recv): (SendStream, RecvStream),
 ) {
-    let mut reader = FrameReader::new(recv);
+    let mut reader = FrameReader::with_max(recv, limits::CLIENT_FRAME_BYTES_MAX);
     let Ok(ClientFrame::Follow { token, since }) = reader.read_within(limits::CONNECT_WAIT).await else { return };
     let Some(_place) = place else {
         let refusal = Refusal::new(ErrorCode::Busy, "too many live feeds on one connection: close one");
