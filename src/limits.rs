@@ -44,6 +44,8 @@ pub const WRITES_WAITING_MAX: usize = 65_536;
 pub const TOKEN_WAITS_MAX: usize = 16_384;
 /// Inputs that wait for the driver; the sender of one more waits.
 pub const INPUTS_WAITING_MAX: usize = 4_096;
+/// Of these, requests of one client's connection: others wait behind that many of its at most.
+pub const CLIENT_INPUTS_WAITING_MAX: usize = 32;
 /// Frames that wait to be written to one peer. Above: dropped, and the link starts anew.
 pub const PEER_FRAMES_WAITING_MAX: usize = 1_024;
 /// Responses that wait to be written to one client. Above: the connection is closed.
