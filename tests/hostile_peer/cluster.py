@@ -34,8 +34,7 @@ class Cluster:
         processes = [process for host in self.first["hosts"] for process in host["processes"]]
         self.pids = {process["id"]: process["pid"] for process in processes}
         self.ports = {process["id"]: int(process["addr"].rsplit(":", 1)[1]) for process in processes}
-        serving = {host["name"]: host["serving"] for host in self.first["hosts"]}
-        self.target, self.master = serving["lenss3"], "M1"
+        self.target, self.master = self.serving(self.first), "M1"
         self.epochs = self.epochs_of(self.first)
 
     def run(self, *args):
@@ -44,6 +43,10 @@ class Cluster:
     def status(self):
         done = self.run("status", "--json")
         return json.loads(done.stdout) if done.stdout else {"degraded": True, "hosts": [], "error": done.stderr}
+
+    @staticmethod
+    def serving(status):
+        return next(host["serving"] for host in status["hosts"] if host["name"] == "lenss3")
 
     @staticmethod
     def epochs_of(status):
@@ -60,7 +63,7 @@ class Cluster:
             if self.epochs_of(status) != self.epochs:
                 found.append(f"duties moved: {self.epochs_of(status)}")
             if not found or time.monotonic() > limit:
-                self.pids, self.epochs = now, self.epochs_of(status)
+                self.pids, self.epochs, self.target = now, self.epochs_of(status), self.serving(status)
                 return found
             time.sleep(0.1)
 
