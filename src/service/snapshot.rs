@@ -22,6 +22,8 @@ use crate::time::Hlc;
 pub struct Chunk {
     /// The rows, encoded; at most `SNAPSHOT_BYTES_MAX` and one row.
     pub bytes: Vec<u8>,
+    /// How many requests it tells of.
+    pub rows: u64,
     /// Where the next chunk begins; none when this was the last.
     pub next: Option<Vec<u8>>,
 }
@@ -53,7 +55,7 @@ pub fn read_chunk(rows: &dyn Rows, at: &[u8], bytes_max: usize) -> Chunk {
         }
         Walk::On
     });
-    Chunk { bytes: records::encode(&elements), next }
+    Chunk { bytes: records::encode(&elements), rows: elements.len() as u64, next }
 }
 
 fn read_element(rows: &dyn Rows, key: &[u8], value: &[u8]) -> Option<Element> {
