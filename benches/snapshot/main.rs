@@ -18,15 +18,16 @@ mod people;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use gaggle::id::{Epoch, HostId};
+use gaggle::id::{Epoch, HostId, Seq, Vector};
 use gaggle::limits;
-use gaggle::service::ledger::{Write, WriteId, WriterMark};
-use gaggle::service::snapshot::{self, Chunk};
+use gaggle::service::ledger::{Write, WriteId, WriterMark, Wrote};
+use gaggle::service::snapshot::{self, Chunk, Part};
 use gaggle::store::{LmdbStore, Store, StoreIdentity};
 use gaggle::time::Wall;
 use tempfile::TempDir;
 
 /// Measures a snapshot.
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command")]
 #[derive(Debug, Clone, Parser)]
 struct Arguments {
     /// Posts that the snapshot holds.
@@ -120,6 +121,7 @@ fn measure_ends(from: &LmdbStore) -> Size {
     let (mut longest_read, mut longest_merge) = (Duration::ZERO, Duration::ZERO);
     let mut at = Some(Vec::new());
     let mut id = 0;
+    let vector: Vector = [(fill::origin(), Seq(u64::MAX - 1))].into_iter().collect();
     while let Some(place) = at {
         let started = Instant::now();
         let chunk = read(from, &place);
@@ -129,7 +131,9 @@ fn measure_ends(from: &LmdbStore) -> Size {
         size.rows += chunk.rows;
         let started = Instant::now();
         id += 1;
-        into.commit(epoch, Wall(0), vec![(WriteId(id), Write::Rows(chunk.bytes))]).unwrap();
+        let part = Part { at: place, bytes: chunk.bytes, next: chunk.next.clone(), vector: vector.clone() };
+        let done = into.commit(epoch, Wall(0), vec![(WriteId(id), Write::Rows(part))]).unwrap();
+        assert_eq!(done.outcomes, [(WriteId(id), Wrote::Done)]);
         merging += started.elapsed();
         longest_merge = longest_merge.max(started.elapsed());
         at = chunk.next;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gaggle::client::{CertBook, Client, ClientOptions, Entrance, HostStatus};
-use gaggle::id::Seq;
+use gaggle::id::{Seq, Vector};
 use gaggle::topology::Topology;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -98,9 +98,9 @@ async fn status(watcher: &Client) -> Vec<HostStatus> {
     watcher.status().await.unwrap().hosts
 }
 
-fn held(hosts: &[HostStatus], name: &str) -> Seq {
+fn vector_of(hosts: &[HostStatus], name: &str) -> Vector {
     let host = hosts.iter().find(|host| host.name.to_string() == name);
-    host.map_or(Seq::ZERO, |host| host.vector.get(fill::origin()))
+    host.map(|host| host.vector.clone()).unwrap_or_default()
 }
 
 /// Starts two hosts, and then the empty one, and tells what that costs.
@@ -128,13 +128,14 @@ pub(crate) async fn measure(arguments: &Arguments, folder: &Path, size: &Size) {
         if is_up {
             opened.get_or_insert_with(|| began.elapsed());
         }
-        if held(&hosts, EMPTY) >= wanted {
+        if vector_of(&hosts, EMPTY).get(fill::origin()) >= wanted {
             break;
         }
         tokio::time::sleep(LOOK).await;
     }
     let adopted = began.elapsed();
-    while status(&watcher).await.iter().any(|host| host.lag > 100) {
+    let came = vector_of(&status(&watcher).await, "lenss3");
+    while !vector_of(&status(&watcher).await, EMPTY).covers(&came) {
         tokio::time::sleep(LOOK).await;
     }
     let whole = began.elapsed();
@@ -144,7 +145,13 @@ pub(crate) async fn measure(arguments: &Arguments, folder: &Path, size: &Size) {
     println!("{:26} {:>9.2} s", "the empty host is up", opened.unwrap_or_default().as_secs_f64());
     println!("{:26} {:>9.2} s", "and holds what was noted", adopted.as_secs_f64());
     println!("{:26} {:>9.2} s", "and what came meanwhile", whole.as_secs_f64());
-    println!("{:26} {:>9.1} MB/s ({:.1} MB, {} rows)", "streamed", rate(size.bytes, streamed), megabytes(size.bytes), size.rows);
+    println!(
+        "{:26} {:>9.1} MB/s ({:.1} MB, {} rows)",
+        "streamed",
+        rate(size.bytes, streamed),
+        megabytes(size.bytes),
+        size.rows
+    );
     println!("\n{:10} {:>9} {:>9} {:>9} {:>9} {:>9}", "POSTS", "COUNT", "P50 MS", "P90 MS", "P99 MS", "WORST MS");
     for (phase, latency) in ["before", "meanwhile"].iter().zip(&latencies) {
         let ms = |at: f64| std::time::Duration::from_micros(latency.value_at_quantile(at)).as_secs_f64() * 1e3;

@@ -14,4 +14,5 @@ mod harness;
 mod hosts;
 mod kills;
 mod refusals;
+mod snapshots;
 mod talk;

@@ -24,6 +24,9 @@ use super::world::{Event, State, World};
 /// Why a process ends itself, without blame.
 pub(crate) const SYNC_FAILED: &str = "a sync failed, as it was told to";
 
+/// What is said here is little: small parts, so that a snapshot has many, and breaks between them.
+const SNAPSHOT_BYTES: usize = 600;
+
 /// So long after a chunk of a snapshot a host's vector does not tell what it holds.
 const FUZZY: u64 = 3_000_000;
 
@@ -244,8 +247,7 @@ impl World {
         let mut fuzzy = None;
         for (_, write) in writes {
             match write {
-                Write::Rows(_) => fuzzy = Some(true),
-                Write::Adopt(_) => fuzzy = Some(false),
+                Write::Rows(part) => fuzzy = Some(part.next.is_some()),
                 Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) => {}
             }
         }
@@ -426,7 +428,7 @@ impl World {
             }
             Output::ReadSnapshot { read, at } => Input::SnapshotRead {
                 read: *read,
-                chunk: snapshot::read_chunk(rows, at, limits::SNAPSHOT_BYTES_MAX),
+                chunk: snapshot::read_chunk(rows, at, SNAPSHOT_BYTES),
                 standing: ledger::standing(rows),
             },
             Output::Query { client, number, shown, query } => Input::QueryDone {
