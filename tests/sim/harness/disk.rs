@@ -25,7 +25,7 @@ use super::world::{Event, State, World};
 pub(crate) const SYNC_FAILED: &str = "a sync failed, as it was told to";
 
 /// What is said here is little: small parts, so that a snapshot has many, and breaks between them.
-const SNAPSHOT_BYTES: usize = 600;
+const SNAPSHOT_BYTES: usize = 100;
 
 /// So long after a chunk of a snapshot a host's vector does not tell what it holds.
 const FUZZY: u64 = 3_000_000;
