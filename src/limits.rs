@@ -94,6 +94,8 @@ pub const HOST_SILENCE_FLOOR: Duration = Duration::from_millis(150);
 pub const HOST_SILENCE_CEILING: Duration = Duration::from_millis(2_000);
 /// Without a death, a duty moves at most once in this time.
 pub const DUTY_HOLD: Duration = Duration::from_secs(2);
+/// Clients are not told that a host lacks a primary before it has lacked one for this long: an election takes a tenth.
+pub const SUCCESSION_WAIT: Duration = Duration::from_millis(40);
 /// How long a candidate waits for a better one to answer, and then for it to take over.
 pub const ELECTION_WAIT: Duration = Duration::from_millis(300);
 /// A write waits this long for its copies; then the answer says how many there are.

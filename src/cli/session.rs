@@ -13,7 +13,7 @@ use crate::cli::failure::{Failure, Kind};
 use crate::cli::output::Out;
 use crate::cli::profile::Profile;
 use crate::client::{
-    Client, ClientError, ClientOptions, ClusterStatus, Entrance, Feed, Identity, ListPart, Notice, Notices,
+    Client, ClientError, ClientOptions, ClusterStatus, Entrance, Feed, Identity, ListPart, Notice, Notices, Standby,
     TimelinePage, TimelineRequest, WriteOp, Written, new_request_id,
 };
 use crate::id::{HostId, ProcessId, RequestId, Token, UserId, UserName, Vector};
@@ -126,6 +126,7 @@ impl Session {
             .filter_map(|row| Some(Entrance { id: row.id, addr: row.addr, key: row.public_key()? }))
             .collect();
         let mut options = ClientOptions::new(entrances);
+        options.standby = Standby::Next;
         options.via = context.via(place)?;
         options.timeout = context.global.timeout;
         let profile = match person {

@@ -23,7 +23,8 @@ pub enum Standby {
     /// One connection for requests.
     #[default]
     None,
-    /// Another one to the process that would take over: a failover then costs no handshake.
+    /// Another one to the process that would take over, once the first has been good for a moment: a failover then
+    /// costs no handshake.
     Next,
 }
 

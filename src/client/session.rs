@@ -20,6 +20,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::client::error::ClientError;
 use crate::client::options::Standby;
@@ -88,6 +89,9 @@ pub struct SessionConfig {
     pub token: Token,
     /// Whether to keep a second connection.
     pub standby: Standby,
+    /// How long a server must have been good before that one is made: not for a single question, nor by a whole crowd in
+    /// the moment after it has moved.
+    pub standby_after: Duration,
     /// Whether a person asks.
     pub login: Login,
 }
@@ -291,6 +295,8 @@ pub struct Session {
     /// Connections that race to become the server.
     candidates: BTreeSet<ConnId>,
     standby: Option<ConnId>,
+    /// Until when no standby is looked for.
+    standby_from: Option<Instant>,
     /// Whether people were told that the server is lost, and not yet that there is another.
     lost: LostNotice,
     calls: BTreeMap<CallKey, Call>,
@@ -330,6 +336,7 @@ impl Session {
             server_last: None,
             candidates: BTreeSet::new(),
             standby: None,
+            standby_from: None,
             lost: LostNotice::Untold,
             calls: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -370,6 +377,9 @@ impl Session {
         }
         self.search_on(at, out);
         self.end_pauses(at, out);
+        if self.standby_from.take_if(|from| *from <= at).is_some() {
+            self.picture = Picture::Changed;
+        }
         if self.avoided.values().any(|avoided| avoided.is_over(at)) {
             self.picture = Picture::Changed;
             for avoided in self.avoided.values_mut() {
@@ -387,7 +397,8 @@ impl Session {
         let avoided = self.avoided.values().filter_map(Avoided::ends);
         let feeds = self.feeds.values().filter_map(Feed::paused_until);
         let search = self.search.as_ref().map(|search| search.next_at);
-        conns.chain(candidates).chain(calls).chain(avoided).chain(feeds).chain(search).chain(self.ask_at).min()
+        let rest = search.into_iter().chain(self.ask_at).chain(self.standby_from);
+        conns.chain(candidates).chain(calls).chain(avoided).chain(feeds).chain(rest).min()
     }
 
     /// What has been seen by the calls that were answered, for the next session.

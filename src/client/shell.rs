@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::client::error::ClientError;
 use crate::client::handle::Shared;
@@ -32,6 +33,10 @@ const EVENTS_AT_ONCE: usize = 256;
 /// The goodbye goes out at once. What takes longer (80 ms of every command) is QUIC's draining time, in which a packet
 /// that comes late would be answered once more; a goodbye that is lost ends at the server's idle time.
 const CLOSE_WAIT: Duration = Duration::from_millis(10);
+/// A second connection is made when the first one has been good for this long, and the spread more.
+const STANDBY_AFTER: Duration = Duration::from_millis(200);
+/// See [`STANDBY_AFTER`]: a handshake costs both ends together 2 ms, so a thousand clients cost a host this long.
+const STANDBY_SPREAD: Duration = Duration::from_secs(1);
 
 /// What a handle asks of the driver.
 #[derive(Debug)]
@@ -72,6 +77,12 @@ impl Ended {
     }
 }
 
+/// Any time below this, so that what many clients do at once does not come at once.
+fn spread(below: Duration) -> Duration {
+    let (_, chance) = Uuid::now_v7().as_u64_pair();
+    Duration::from_millis(chance % u64::try_from(below.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
 /// Starts the driver; cancelling `cancel` ends it.
 pub(crate) fn start(
     options: ClientOptions,
@@ -94,6 +105,7 @@ pub(crate) fn start(
         via: options.via,
         token: options.token,
         standby: options.standby,
+        standby_after: STANDBY_AFTER + spread(STANDBY_SPREAD),
         login: if options.identity.is_some() { Login::Person } else { Login::Anonymous },
     });
     let (commands, commanded) = mpsc::channel(limits::CLIENT_REQUESTS_MAX);

@@ -35,7 +35,7 @@ pub(crate) enum Verdict {
     Won,
     /// This process has lost the duty to another.
     Lost,
-    /// Another process has the duty now.
+    /// Another process has the duty now, or the same one anew.
     Follow,
 }
 
@@ -47,6 +47,9 @@ enum State {
     Following,
     /// Better placed processes were asked whether they live.
     Asking { until: Instant },
+    /// This process has won, and takes the epoch: until it has that, it claims nothing. Clients would come and be sent
+    /// away, and what the relay tells a new primary would meet none.
+    Elected,
     /// One of them does, and should take over.
     Deferring { until: Instant },
     /// This process has the duty.
@@ -81,9 +84,9 @@ impl Election {
         self.leader
     }
 
-    /// Whether this process has it.
+    /// Whether this process has it, or has won it and takes the epoch.
     pub(crate) fn leads(&self) -> bool {
-        self.state == State::Leading
+        matches!(self.state, State::Elected | State::Leading)
     }
 
     /// The newest epoch heard of.
@@ -138,6 +141,7 @@ impl Election {
             | State::Following
             | State::Asking { .. }
             | State::Deferring { .. }
+            | State::Elected
             | State::Leading => self.stand(now, standing, cause, out),
         }
     }
@@ -177,8 +181,10 @@ impl Election {
     }
 
     fn win(&mut self) -> Verdict {
-        self.state = State::Leading;
-        self.leader = Some(self.me);
+        (self.state, self.leader) = match self.duty {
+            Duty::Serve => (State::Elected, None),
+            Duty::Direct | Duty::Relay => (State::Leading, Some(self.me)),
+        };
         Verdict::Won
     }
 
@@ -194,14 +200,20 @@ impl Election {
         out.extend(self.others().map(|to| Output::Send { to, message: message.clone() }));
     }
 
-    /// What a leader says to one that has just connected, or that stands against it.
-    pub(crate) fn claim(&self) -> PeerMessage {
+    fn claim(&self) -> PeerMessage {
         PeerMessage::Coordinator { duty: self.duty, epoch: self.epoch }
+    }
+
+    /// What a leader says to one that has just connected.
+    pub(crate) fn greet(&self, peer: ProcessId, out: &mut Outputs) {
+        if self.state == State::Leading && self.order.contains(&peer) {
+            out.push(Output::Send { to: peer, message: self.claim() });
+        }
     }
 
     /// Somebody stands for the duty.
     pub(crate) fn on_election(&mut self, now: Instant, from: ProcessId, fit: Standing, out: &mut Outputs) {
-        if self.leads() {
+        if self.state == State::Leading {
             out.push(Output::Send { to: from, message: self.claim() });
         } else if fit == Standing::Fit && self.place(self.me) < self.place(from) {
             out.push(Output::Send { to: from, message: PeerMessage::Alive { duty: self.duty } });
@@ -224,7 +236,9 @@ impl Election {
             return Verdict::Same;
         }
         if self.leads() && !self.yields_to(from, epoch) {
-            out.push(Output::Send { to: from, message: self.claim() });
+            if self.state == State::Leading {
+                out.push(Output::Send { to: from, message: self.claim() });
+            }
             return Verdict::Same;
         }
         if self.duty == Duty::Serve && epoch < self.epoch {
@@ -232,6 +246,8 @@ impl Election {
         }
         let verdict = match (self.leads(), self.leader == Some(from)) {
             (true, _) => Verdict::Lost,
+            // A new term of the same process knows nothing of its last one.
+            (false, true) if self.duty == Duty::Serve && epoch > self.epoch => Verdict::Follow,
             (false, true) => Verdict::Same,
             (false, false) => Verdict::Follow,
         };
@@ -296,7 +312,7 @@ impl Election {
         match self.state {
             State::Listening { until } | State::Asking { until } | State::Deferring { until } => Some(until),
             State::Following if self.leader.is_some() => self.moved_at.map(|at| at + limits::DUTY_HOLD),
-            State::Following | State::Leading => None,
+            State::Following | State::Elected | State::Leading => None,
         }
     }
 
@@ -348,6 +364,13 @@ mod tests {
 
     fn candidate(name: &str) -> Election {
         Election::new(Duty::Serve, id(name), vec![id("W5"), id("W6"), id("W7")], at(0))
+    }
+
+    /// Wins and takes the epoch.
+    fn serve(election: &mut Election, epoch: u64, out: &mut Outputs) {
+        assert_eq!(election.evaluate(at(10), &standings(&[("W5", Standing::Gone)]), out), Verdict::Won);
+        election.seize();
+        election.announce(Epoch(epoch), out);
     }
 
     fn following(name: &str, leader: &str, epoch: u64) -> Election {
@@ -402,6 +425,7 @@ mod tests {
         let suspect = standings(&[("W5", Standing::Suspect)]);
         let mut election = following("W6", "W5", 1);
         assert_eq!(election.evaluate(at(10), &suspect, &mut out), Verdict::Won);
+        election.seize();
         election.announce(Epoch(2), &mut out);
         assert_eq!(election.on_coordinator(id("W5"), Epoch(3), &mut out), Verdict::Lost);
         assert_eq!(election.evaluate(at(1_000), &suspect, &mut out), Verdict::Same, "held");
@@ -413,13 +437,39 @@ mod tests {
     fn the_newer_epoch_keeps_the_duty_and_the_older_is_told() {
         let mut out = Vec::new();
         let mut election = following("W6", "W5", 4);
-        election.evaluate(at(10), &standings(&[("W5", Standing::Gone)]), &mut out);
-        election.announce(Epoch(5), &mut out);
+        serve(&mut election, 5, &mut out);
         out.clear();
         assert_eq!(election.on_coordinator(id("W5"), Epoch(4), &mut out), Verdict::Same);
         let message = PeerMessage::Coordinator { duty: Duty::Serve, epoch: Epoch(5) };
         assert_eq!(out, vec![Output::Send { to: id("W5"), message }]);
         assert_eq!(election.on_coordinator(id("W7"), Epoch(6), &mut out), Verdict::Lost);
+    }
+
+    #[test]
+    fn a_winner_claims_nothing_before_it_has_the_epoch() {
+        let mut out = Vec::new();
+        let mut election = following("W6", "W5", 4);
+        let dead = standings(&[("W5", Standing::Gone)]);
+        assert_eq!(election.evaluate(at(10), &dead, &mut out), Verdict::Won);
+        election.greet(id("W7"), &mut out);
+        assert_eq!((election.leader(), &out), (None, &vec![]));
+        election.on_election(at(11), id("W7"), Standing::Fit, &mut out);
+        assert_eq!(out, vec![Output::Send { to: id("W7"), message: PeerMessage::Alive { duty: Duty::Serve } }]);
+        assert_eq!(
+            election.on_coordinator(id("W5"), Epoch(4), &mut out),
+            Verdict::Same,
+            "who wakes up holds nothing up"
+        );
+        assert_eq!(election.evaluate(at(12), &dead, &mut out), Verdict::Same);
+        election.seize();
+        assert_eq!((election.leader(), out.len()), (Some(id("W6")), 1));
+    }
+
+    #[test]
+    fn a_new_term_of_the_same_leader_is_followed_anew() {
+        let mut election = following("W7", "W5", 1);
+        let mut hear = |epoch| election.on_coordinator(id("W5"), Epoch(epoch), &mut Vec::new());
+        assert_eq!([hear(1), hear(2), hear(2)], [Verdict::Same, Verdict::Follow, Verdict::Same]);
     }
 
     #[test]

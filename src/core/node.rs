@@ -216,6 +216,7 @@ impl Node {
             self.serving.poll_timeout(),
             self.relay.as_ref().and_then(|relay| relay.source.poll_timeout()),
             self.restarts.poll_timeout(),
+            self.people.poll_timeout(),
             self.mesh.poll_timeout(self.looked_at),
         ];
         parts.into_iter().chain(elections).flatten().min()
@@ -431,9 +432,8 @@ impl Node {
         if self.mesh.on_run(peer, run) == Gone::Yes {
             self.on_gone(peer);
         }
-        let leads = [&self.elections.serve, &self.elections.relay].into_iter().chain(self.elections.direct.as_ref());
-        for election in leads.filter(|election| election.leads() && election.order().contains(&peer)) {
-            out.push(Output::Send { to: peer, message: election.claim() });
+        for election in [&self.elections.serve, &self.elections.relay].into_iter().chain(&self.elections.direct) {
+            election.greet(peer, out);
         }
         if self.mesh.willing == Willing::No {
             out.push(Output::Send { to: peer, message: PeerMessage::Drained });

@@ -39,8 +39,10 @@ enum Session {
     Open,
 }
 
+/// What clients steer by, of one host.
+type Route = (HostId, Option<ProcessId>, Epoch, Fit);
 /// What clients steer by, for each host.
-type Routes = Vec<(HostId, Option<ProcessId>, Epoch, Fit)>;
+type Routes = Vec<Route>;
 
 /// How fit a host is for new clients; better comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +63,8 @@ pub(crate) struct People {
     clients: BTreeMap<ClientId, Client>,
     watchers: BTreeSet<ClientId>,
     routes: Routes,
+    /// Hosts that are up and lack a primary, and until when nobody is told.
+    vacant: BTreeMap<HostId, Option<Instant>>,
     /// Who directed when it was last known.
     director: Option<ProcessId>,
     /// Assignments that the hosts' records may not show yet.
@@ -74,6 +78,30 @@ impl People {
     /// A client has connected.
     pub(crate) fn open(&mut self, client: ClientId, key: Option<PublicKey>) {
         self.clients.insert(client, Client { key, session: Session::None });
+    }
+
+    /// When a vacancy has lasted long enough to be told.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.vacant.values().flatten().min().copied()
+    }
+
+    /// A host that is up elects its next primary within milliseconds: its clients, told of the vacancy, would all dial
+    /// another host for nothing. So it is kept from them for a moment, and mostly they hear of the successor alone.
+    fn note_vacancies(&mut self, now: Instant, views: &[HostView]) {
+        for HostView { record, up } in views {
+            if *up && record.serving.is_none() {
+                let until = self.vacant.entry(record.host).or_insert(Some(now + limits::SUCCESSION_WAIT));
+                until.take_if(|until| *until <= now);
+            } else {
+                self.vacant.remove(&record.host);
+            }
+        }
+    }
+
+    /// What was told of a host before its vacancy, while that is kept.
+    fn route_before(&self, host: HostId) -> Option<&Route> {
+        self.vacant.get(&host).copied().flatten()?;
+        self.routes.iter().find(|route| route.0 == host)
     }
 
     /// Connections on which a person is served.
@@ -118,6 +146,9 @@ impl Node {
         let number = request.number;
         let response = match &request.body {
             RequestBody::Assign => {
+                if self.people.watchers.is_empty() {
+                    self.people.routes = self.current_routes(now);
+                }
                 self.people.watchers.insert(client);
                 let assignment = self.assignment(now);
                 if let Some(first) = assignment.hosts.first() {
@@ -312,6 +343,17 @@ impl Node {
         Assignment { director: self.director(now), hosts: ranked.into_iter().map(|(_, _, host)| host).collect() }
     }
 
+    fn current_routes(&mut self, now: Now) -> Routes {
+        let views = self.host_views(now);
+        self.people.note_vacancies(now.mono, &views);
+        let route = |view: &HostView| {
+            let record = &view.record;
+            let before = self.people.route_before(record.host).copied();
+            before.unwrap_or((record.host, record.serving.filter(|_| view.up), record.epoch, self.fit(view)))
+        };
+        views.iter().map(route).collect()
+    }
+
     /// Tells those who asked `Assign` when what they steer by has changed, and everybody when another directs: who
     /// asked the one before would hear of no change any more, and not notice.
     pub(crate) fn push_routes(&mut self, now: Now, out: &mut Outputs) {
@@ -326,16 +368,10 @@ impl Node {
             }
         }
         if self.people.watchers.is_empty() {
+            self.people.vacant.clear();
             return;
         }
-        let views = self.host_views(now);
-        let routes: Routes = views
-            .iter()
-            .map(|view| {
-                let record = &view.record;
-                (record.host, record.serving.filter(|_| view.up), record.epoch, self.fit(view))
-            })
-            .collect();
+        let routes = self.current_routes(now);
         if routes == self.people.routes {
             return;
         }
@@ -344,5 +380,129 @@ impl Node {
         let frame = ServerFrame::Assigned(assignment);
         let watchers = self.people.watchers.iter();
         out.extend(watchers.map(|client| Output::Reply { client: *client, frame: frame.clone() }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::io::Input;
+    use crate::core::node::NodeConfig;
+    use crate::id::{Digest, Origin, Seq};
+    use crate::service::ledger::Standing;
+    use crate::time::Hlc;
+    use crate::topology::Topology;
+    use crate::wire::heartbeat::{Duty, Heartbeat, Life, PrimaryStatus};
+
+    const PAIR: &str = r#"
+        cluster = "test"
+
+        [[host]]
+        name = "a"
+
+        [[host.process]]
+        id = "W1"
+        role = "worker"
+        addr = "127.0.0.1:7001"
+
+        [[host.process]]
+        id = "W2"
+        role = "worker"
+        addr = "127.0.0.1:7002"
+    "#;
+
+    fn id(name: &str) -> ProcessId {
+        name.parse().unwrap()
+    }
+
+    fn at(ms: u64) -> Now {
+        Now { mono: Instant::from_micros(ms * 1_000), wall: Wall(ms * 1_000) }
+    }
+
+    fn standing(epoch: u64) -> Standing {
+        let origin = Origin { host: "a".parse().unwrap(), incarnation: 1 };
+        Standing {
+            epoch: Epoch(epoch),
+            origin: Some(origin),
+            vector: [(origin, Seq(1))].into_iter().collect(),
+            hlc: Hlc::ZERO,
+            digest: Digest::default(),
+            entries: 1,
+            cut: Vector::new(),
+            disk_bytes: 0,
+        }
+    }
+
+    /// W1, of whom a client has asked the way to W2, the primary.
+    fn followed() -> Node {
+        let topology = Topology::parse(PAIR, "t.toml").unwrap();
+        let config = NodeConfig { topology, topology_hash: 0, me: id("W1"), run: 1, pid: 1, seed: 1 };
+        let mut node = Node::new(config, at(0));
+        let mut give = |ms, input| {
+            let mut out = Vec::new();
+            node.handle_input(at(ms), input, &mut out);
+            told(&out)
+        };
+        give(1, Input::Sibling { process: id("W2"), life: Life::Up, pid: 2 });
+        let Standing { epoch, vector, digest, entries, disk_bytes, .. } = standing(4);
+        let primary =
+            PrimaryStatus { epoch, fitness: Fitness::Ready, sessions: 1, vector, digest, entries, disk_bytes };
+        let heartbeat = Heartbeat {
+            run: 1,
+            hlc: Hlc::ZERO,
+            duties: vec![Duty::Serve],
+            epoch,
+            warm: true,
+            primary: Some(primary),
+            view: None,
+        };
+        give(2, Input::Heartbeat { from: id("W2"), heartbeat });
+        let (client, number, token) = (ClientId(9), 1, Token::default());
+        give(3, Input::ClientOpened { client, key: None });
+        let request = Request { number, token, body: RequestBody::Assign };
+        assert_eq!(give(4, Input::Client { client, request }), [Some(id("W2"))]);
+        node
+    }
+
+    /// Who serves, as clients are told.
+    fn told(out: &Outputs) -> Vec<Option<ProcessId>> {
+        let frames =
+            out.iter().filter_map(|output| if let Output::Reply { frame, .. } = output { Some(frame) } else { None });
+        let assignments = frames.filter_map(|frame| {
+            if let ServerFrame::Assigned(assignment)
+            | ServerFrame::Response { result: Ok(Response::Assigned(assignment)), .. } = frame
+            {
+                Some(assignment.hosts[0].serving)
+            } else {
+                None
+            }
+        });
+        assignments.collect()
+    }
+
+    #[test]
+    fn clients_hear_of_a_successor_and_not_of_the_vacancy_before_it() {
+        let mut node = followed();
+        let mut out = Vec::new();
+        node.handle_input(at(10), Input::Sibling { process: id("W2"), life: Life::Dead, pid: 0 }, &mut out);
+        assert!(out.contains(&Output::TakeEpoch), "{out:?}");
+        assert_eq!(told(&out), []);
+        out.clear();
+        node.handle_input(at(20), Input::EpochTaken(Ok(standing(5))), &mut out);
+        node.handle_timeout(at(100), &mut out);
+        assert_eq!(told(&out), [Some(id("W1"))]);
+    }
+
+    #[test]
+    fn clients_hear_of_a_vacancy_that_lasts() {
+        let mut node = followed();
+        let mut out = Vec::new();
+        node.handle_input(at(10), Input::Sibling { process: id("W2"), life: Life::Dead, pid: 0 }, &mut out);
+        assert!(node.poll_timeout().is_some_and(|at| at <= Instant::from_micros(50_000)));
+        node.handle_timeout(at(49), &mut out);
+        assert_eq!(told(&out), []);
+        node.handle_timeout(at(50), &mut out);
+        node.handle_timeout(at(60), &mut out);
+        assert_eq!(told(&out), [None]);
     }
 }

@@ -4,6 +4,7 @@
 //! It is written against [`Subject`], so that it needs no ledger for rows, and uses the ledger's own procedures for
 //! epochs. Properties compare every store with a `BTreeMap`.
 
+mod formats;
 mod on_disk;
 
 use std::collections::BTreeMap;

@@ -16,3 +16,4 @@ mod kills;
 mod refusals;
 mod snapshots;
 mod talk;
+mod upgrade;

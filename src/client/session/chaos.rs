@@ -77,6 +77,7 @@ impl World {
             via: None,
             token: Token::default(),
             standby,
+            standby_after: Duration::from_millis(seed % 5 * 100),
             login: Login::Person,
         });
         Self {

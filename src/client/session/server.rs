@@ -147,11 +147,11 @@ impl Session {
         // The first candidate that has answered wins, whichever is preferred by now.
         let ready = self.candidates.iter().copied().find(|id| self.is_good(*id));
         if let Some(id) = ready {
-            return self.switch_to(id, out);
+            return self.switch_to(at, id, out);
         }
         let Some(process) = self.choose() else { return };
         match self.conn_to(process) {
-            Some(id) if self.is_good(id) => self.switch_to(id, out),
+            Some(id) if self.is_good(id) => self.switch_to(at, id, out),
             Some(id) => {
                 self.candidates.insert(id);
             }
@@ -228,9 +228,11 @@ impl Session {
     }
 
     /// Makes this connection the server: everything unanswered is asked again here, with the same ids.
-    fn switch_to(&mut self, id: ConnId, out: &mut Outputs) {
+    fn switch_to(&mut self, at: Instant, id: ConnId, out: &mut Outputs) {
         let Some((process, Some(host))) = self.conns.get(&id).map(|conn| (conn.process, conn.host())) else { return };
         let before = self.server.replace(id);
+        let waits = self.config.standby == Standby::Next && !self.config.standby_after.is_zero();
+        self.standby_from = waits.then(|| at + self.config.standby_after);
         let candidates = std::mem::take(&mut self.candidates);
         let moved = self.server_last.is_some_and(|last| last != (host, process));
         if moved || self.lost == LostNotice::Told {
@@ -282,9 +284,13 @@ impl Session {
         }
     }
 
-    /// Keeps a second connection, to whoever would take over: its "I serve now" then costs no handshake.
+    /// Keeps a second connection, to whoever would take over: its "I serve now" then costs no handshake. In a crowd
+    /// whose server dies, handshakes are most of the pause.
     fn settle_standby(&mut self, at: Instant, out: &mut Outputs) {
-        if self.config.standby == Standby::None || !self.server.is_some_and(|id| self.is_good(id)) {
+        if self.config.standby == Standby::None
+            || self.standby_from.is_some()
+            || !self.server.is_some_and(|id| self.is_good(id))
+        {
             return;
         }
         let Some(next) = self.next_in_line() else { return };

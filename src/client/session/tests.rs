@@ -97,6 +97,7 @@ impl Rig {
             via: None,
             token: Token::default(),
             standby: Standby::None,
+            standby_after: Duration::ZERO,
             login: Login::Person,
         };
         change(&mut config);
@@ -298,6 +299,20 @@ fn a_standby_that_serves_now_gets_everything_unanswered_at_once() {
     let again = [ask(3, 1, Token::default(), post_body("a")), ask(3, 2, Token::default(), post_body("b"))];
     // W5 is next in line now.
     assert_eq!(out, [vec![moved, close(2), dial(4, "W5")], again.to_vec()].concat());
+}
+
+#[test]
+fn a_standby_is_dialed_when_the_server_has_been_good_for_a_while() {
+    let mut rig = Rig::served(|config| {
+        config.standby = Standby::Next;
+        config.standby_after = Duration::from_millis(250);
+    });
+    rig.ms += 249;
+    let mut out = Vec::new();
+    rig.session.handle_timeout(rig.now(), &mut out);
+    assert_eq!(out, []);
+    assert_eq!(rig.due(), [dial(3, "W6")]);
+    assert_eq!(rig.ms, 250);
 }
 
 #[test]

@@ -178,6 +178,17 @@ impl LmdbStore {
         txn.commit().unwrap();
     }
 
+    /// Every row of every table, as it lies on disk.
+    pub(super) fn all_raw(&self) -> Vec<(crate::service::rows::Table, Vec<u8>, Vec<u8>)> {
+        let txn = self.env.read_txn().unwrap();
+        let mut rows = Vec::new();
+        for table in crate::service::rows::Table::ALL {
+            let all = self.dbs[table as usize].iter(&txn).unwrap().map(Result::unwrap);
+            rows.extend(all.map(|(key, value)| (table, key.to_vec(), value.to_vec())));
+        }
+        rows
+    }
+
     /// Claims that another version wrote the folder.
     pub(super) fn set_format(&self, format: u32) {
         env::set_format(&self.env, format);

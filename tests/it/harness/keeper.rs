@@ -1,4 +1,4 @@
-//! `gaggle up`, kept by a shell that ends it when this program is gone, however it went.
+//! `gaggle up`, or one `gaggle node`, kept by a shell that ends it when this program is gone, however it went.
 //!
 //! The shell waits at the other end of a pipe that this program holds: when the pipe is closed, by us or by the kernel,
 //! it kills `up`, which takes its children along. (A parent-death signal would need unsafe code here.)
@@ -17,7 +17,7 @@ const SCRIPT: &str = r#"trap '' INT TERM HUP
 "$@" & echo $!; exec >&-
 read -r _; kill -9 $! 2>&-; wait $!"#;
 
-/// A running `gaggle up`.
+/// A running `gaggle up`, or `gaggle node`.
 #[derive(Debug)]
 pub(crate) struct Up {
     keeper: Child,
@@ -29,12 +29,20 @@ pub(crate) struct Up {
 impl Up {
     /// Starts it, as the last arguments of `wrapper`, which must become it; standard error goes to `log`.
     pub(crate) fn start(wrapper: &[String], topology: &Path, hosts: &[&str], log: PathBuf) -> Self {
+        let mut words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        words.extend([super::cli::GAGGLE, "up", "--json"]);
+        words.extend(hosts.iter().flat_map(|host| ["--host", host]));
+        Self::keep(&words, topology, log)
+    }
+
+    /// Starts one process of the topology, of this program.
+    pub(crate) fn node(program: &str, topology: &Path, id: &str, log: PathBuf) -> Self {
+        Self::keep(&[program, "node", id], topology, log)
+    }
+
+    fn keep(words: &[&str], topology: &Path, log: PathBuf) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "sh"]).args(wrapper);
-        command.args([super::cli::GAGGLE, "up", "--json", "--topology"]).arg(topology);
-        for host in hosts {
-            command.args(["--host", host]);
-        }
+        command.args(["-c", SCRIPT, "sh"]).args(words).arg("--topology").arg(topology);
         let errors = File::options().create(true).append(true).open(&log).unwrap();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         command.env_remove("GAGGLE_TOPOLOGY").env("GAGGLE_HOME", topology.with_file_name("nobody"));
