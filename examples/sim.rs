@@ -60,7 +60,7 @@ fn hunt_mutants(start: u64) -> ExitCode {
         let begun = Instant::now();
         let found = (start..).take_while(|_| begun.elapsed() < HUNT).find_map(|seed| {
             let options = Options { mutant: Some(mutant), ..Options::new(seed) };
-            let failure = match std::panic::catch_unwind(|| run(options).failure) {
+            let failure = match std::panic::catch_unwind(|| run(options).failure.map(|failure| failure.to_string())) {
                 Ok(failure) => failure,
                 Err(_) => Some("the node panicked".to_owned()),
             };

@@ -2,8 +2,8 @@
 //! clock, simulated disks and links, and faults.
 //!
 //! One seed makes a cluster, its people, its load and its faults; the same seed gives the same run, event for event.
-//! A run has two phases: faults, then none, in which the cluster must become whole within a bound. Checks stand where
-//! the fact is known: at each commit ([`disk`]), at each answer and feed item ([`answers`]), at the end ([`check`]).
+//! A run has two phases: faults, then none, in which the cluster must become whole within a bound. What happens, at each
+//! commit ([`disk`]), answer, feed item ([`answers`]) and at the end ([`check`]), is told to a judge ([`history`]).
 //! What it leaves to others: real sockets, real LMDB, and the client library.
 
 mod answers;
@@ -11,6 +11,7 @@ mod check;
 mod dice;
 mod disk;
 mod faults;
+mod history;
 mod losses;
 mod mutants;
 mod network;
@@ -20,7 +21,9 @@ mod rows;
 mod shape;
 mod world;
 
+use history::Breach;
 pub(crate) use mutants::Mutant;
+pub(crate) use world::Failure;
 use world::{Counts, Event, World, seconds};
 
 /// How to run one simulation.
@@ -58,7 +61,7 @@ pub(crate) struct Outcome {
     pub(crate) healed_in: u64,
     pub(crate) fingerprint: u64,
     /// What went wrong.
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<Failure>,
     pub(crate) trace: Vec<String>,
 }
 
@@ -99,14 +102,14 @@ fn settle(world: &mut World) -> u64 {
         if world.failure.is_some() {
             return 0;
         }
-        let trouble = world.unrest().or_else(|| world.feeds_behind());
-        match trouble {
-            None => return world.clock - begun,
-            Some(trouble) if world.clock >= deadline => {
-                world.fail(format!("P7: {} after the faults: {trouble}", seconds(WHOLE_WITHIN)));
+        match world.history.on_moment(&world.moment()) {
+            Ok(()) => return world.clock - begun,
+            Err(Breach { promise, what }) if world.clock >= deadline => {
+                let what = format!("{} after the faults: {what}", seconds(WHOLE_WITHIN));
+                world.judge(Err(Breach { promise, what }));
                 return 0;
             }
-            Some(_) => {}
+            Err(_) => {}
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The world: every process, disk, link and person of one simulation, and the loop that moves its clock.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use gaggle::core::io::{Input, Output, Outputs};
 use gaggle::core::node::Node;
-use gaggle::id::{EntryId, FeedId, ProcessId, RequestId};
-use gaggle::service::entry::{Entry, Stamp};
+use gaggle::id::{FeedId, ProcessId};
 use gaggle::service::ledger::WriterMark;
 use gaggle::time::{Instant, Now, Wall};
 use gaggle::topology::Topology;
@@ -17,7 +17,8 @@ use gaggle::wire::peer::PeerMessage;
 use super::dice::Dice;
 use super::disk::{Disk, Job};
 use super::faults::{Faults, Undo};
-use super::losses::Losses;
+use super::history::{Breach, Facts, History, Promise, Verdict};
+use super::losses::Backup;
 use super::network::Link;
 use super::people::{Conn, Person};
 use super::shape::Logs;
@@ -107,16 +108,17 @@ impl Proc {
     }
 }
 
-/// What is known of one post, by its request id.
-#[derive(Debug, Clone)]
-pub(crate) struct PostFacts {
-    pub(crate) author: usize,
-    pub(crate) text: String,
-    pub(crate) parent: Option<RequestId>,
-    /// Its author was told that something seen could not be had, and went on without: perhaps without the parent.
-    pub(crate) orphaned: bool,
-    /// The entries that carry it, as they were seen on disks.
-    pub(crate) entries: BTreeMap<EntryId, Stamp>,
+/// What went wrong first, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) at: u64,
+    pub(crate) breach: Breach,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {}: {}", seconds(self.at), self.breach)
+    }
 }
 
 /// What one simulation counts.
@@ -149,14 +151,12 @@ pub(crate) struct World {
     pub(crate) people: Vec<Person>,
     pub(crate) conns: BTreeMap<u64, Conn>,
     pub(crate) feeds: BTreeMap<FeedId, (u64, usize)>,
-    pub(crate) posts: BTreeMap<RequestId, PostFacts>,
-    /// Every entry that was ever committed.
-    pub(crate) archive: BTreeMap<EntryId, Entry>,
-    pub(crate) losses: Losses,
+    pub(crate) history: History,
+    pub(crate) backup: Option<Backup>,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
     pub(crate) next_id: u64,
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<Failure>,
     /// Folds every event, so that two runs of a seed can be compared.
     pub(crate) fingerprint: u64,
     pub(crate) trace: VecDeque<String>,
@@ -188,6 +188,7 @@ impl World {
                 left: false,
             }));
         }
+        let hosts = topology.hosts.iter().map(|_| Facts::default()).collect();
         let disks = topology.hosts.iter().map(|_| Disk::default()).collect();
         let clock_offset = topology.hosts.iter().map(|_| 0).collect();
         let mut world = Self {
@@ -204,9 +205,8 @@ impl World {
             people: Vec::new(),
             conns: BTreeMap::new(),
             feeds: BTreeMap::new(),
-            posts: BTreeMap::new(),
-            archive: BTreeMap::new(),
-            losses: Losses::default(),
+            history: History { hosts, ..History::default() },
+            backup: None,
             faults,
             counts: Counts::default(),
             next_id: 1,
@@ -218,7 +218,7 @@ impl World {
             let after = world.dice.between(0, 50_000);
             world.after(after, Event::Start { proc });
         }
-        world.losses.host = world.dice.index(world.disks.len());
+        world.history.losses.host = world.dice.index(world.disks.len());
         world.bring_people();
         world
     }
@@ -240,8 +240,13 @@ impl World {
 
     /// Records the first thing that went wrong; the loop ends.
     pub(crate) fn fail(&mut self, what: impl Into<String>) {
-        if self.failure.is_none() {
-            self.failure = Some(format!("at {}: {}", seconds(self.clock), what.into()));
+        self.judge(Err(Breach { promise: Promise::Rules, what: what.into() }));
+    }
+
+    /// Records what the judge found, if it is the first.
+    pub(crate) fn judge(&mut self, verdict: Verdict) {
+        if let (Err(breach), None) = (verdict, &self.failure) {
+            self.failure = Some(Failure { at: self.clock, breach });
         }
     }
 
