@@ -103,8 +103,8 @@ impl World {
 
     fn call_done(&mut self, person: usize) {
         self.people[person].call = None;
-        let think = self.people[person].think_micros;
-        let after = self.dice.between(think / 10, think * 2);
+        let me = &mut self.people[person];
+        let after = me.dice.between(me.think_micros / 10, me.think_micros * 2);
         self.tick_after(person, after);
     }
 

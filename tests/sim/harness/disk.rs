@@ -71,6 +71,8 @@ pub(crate) struct Disk {
     pub(crate) sync_fails: bool,
     /// Commits take so many times longer.
     pub(crate) slowness: u64,
+    /// Reads take so many times longer.
+    pub(crate) read_slowness: u64,
 }
 
 impl Disk {
@@ -372,7 +374,7 @@ impl World {
             | Output::Kill { .. }
             | Output::Exit { .. } => return,
         };
-        let after = self.dice.between(10, 100);
+        let after = self.dice.between(10, 100) * self.disks[host].read_slowness.max(1);
         self.after(after, Event::Input { proc, life, input: Box::new(input) });
     }
 }

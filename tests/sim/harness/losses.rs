@@ -46,7 +46,8 @@ impl World {
         let (before, kept) = (self.disks[host].vector(), new.vector());
         self.note(|| format!("host {host} is put back from {before:?} to {kept:?}"));
         let old = std::mem::replace(&mut self.disks[host], new);
-        (self.disks[host].full, self.disks[host].slowness) = (old.full, old.slowness);
+        let new = &mut self.disks[host];
+        (new.full, new.slowness, new.read_slowness) = (old.full, old.slowness, old.read_slowness);
         let verdict = self.history.on_replaced(host, facts, self.clock);
         self.judge(verdict);
     }

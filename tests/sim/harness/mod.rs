@@ -6,13 +6,17 @@
 //! commit ([`disk`]), answer, feed item ([`answers`]) and at the end ([`check`]), is told to a judge ([`history`]).
 //! What it leaves to others: real sockets, real LMDB, and the client library.
 
+use std::collections::BTreeSet;
+
 mod answers;
 mod check;
+mod clock;
 mod dice;
 mod disk;
 mod faults;
 mod history;
 mod losses;
+pub(crate) mod minimise;
 mod mutants;
 mod network;
 mod people;
@@ -23,11 +27,12 @@ mod world;
 
 use history::Breach;
 pub(crate) use mutants::Mutant;
-pub(crate) use world::Failure;
-use world::{Counts, Event, World, seconds};
+pub(crate) use shape::Shape;
+use world::{Counts, World};
+pub(crate) use world::{Failure, seconds};
 
 /// How to run one simulation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) seed: u64,
     /// How many of the last lines to keep; 0 keeps none.
@@ -35,6 +40,13 @@ pub(crate) struct Options {
     /// Whether heartbeats are among them.
     pub(crate) heartbeats: bool,
     pub(crate) mutant: Option<Mutant>,
+    /// Else one is drawn.
+    pub(crate) shape: Option<Shape>,
+    /// How many people; else that is drawn.
+    pub(crate) people: Option<u64>,
+    /// Which of them come, and which of the drawn faults; none for all.
+    pub(crate) who: Option<BTreeSet<usize>>,
+    pub(crate) faults: Option<BTreeSet<usize>>,
     /// When faults end, in microseconds.
     pub(crate) faults_until: u64,
     /// When people stop to begin calls.
@@ -44,9 +56,29 @@ pub(crate) struct Options {
 impl Options {
     /// A run of this seed, as tests do it.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, trace: 0, heartbeats: false, mutant: None, faults_until: 8_000_000, calls_until: 9_000_000 }
+        Self {
+            seed,
+            trace: 0,
+            heartbeats: false,
+            mutant: None,
+            shape: None,
+            people: None,
+            who: None,
+            faults: None,
+            faults_until: CALLS_UNTIL - FAULTS_BEFORE,
+            calls_until: CALLS_UNTIL,
+        }
+    }
+
+    /// The same run, which ends earlier.
+    pub(crate) fn until(self, calls_until: u64) -> Self {
+        Self { faults_until: calls_until.saturating_sub(FAULTS_BEFORE), calls_until, ..self }
     }
 }
+
+/// When people stop to begin calls, and so long before that faults end.
+const CALLS_UNTIL: u64 = 9_000_000;
+const FAULTS_BEFORE: u64 = 1_000_000;
 
 /// The simulated time within which a healed cluster becomes whole.
 const WHOLE_WITHIN: u64 = 30_000_000;
@@ -67,15 +99,15 @@ pub(crate) struct Outcome {
 
 /// Runs one simulation.
 pub(crate) fn run(options: Options) -> Outcome {
+    let (faults_until, calls_until) = (options.faults_until, options.calls_until);
     let mut world = World::new(options);
     world.note_faults();
-    let first = world.first_fault_after();
-    world.after(first, Event::Fault);
-    while world.step(options.faults_until) {}
+    world.await_fault();
+    while world.step(faults_until) {}
     let mut healed_in = 0;
     if world.failure.is_none() {
         world.heal();
-        while world.step(options.calls_until) {}
+        while world.step(calls_until) {}
         healed_in = settle(&mut world);
     }
     if world.failure.is_none() {

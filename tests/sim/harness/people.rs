@@ -9,7 +9,8 @@ use gaggle::topology::AckLevel;
 use gaggle::wire::client::{FeedFrame, Request, RequestBody, ServerFrame};
 
 use super::Mutant;
-use super::history::{Asked, Memory, Want};
+use super::dice::Dice;
+use super::history::{self, Asked, Want};
 use super::world::{Event, State, World, micros};
 
 /// A connection of a person to a process.
@@ -42,7 +43,22 @@ pub(crate) enum Purpose {
     Stay,
 }
 
-/// One person, apart from what it has done and seen ([`Memory`]).
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    Closing,
+    /// The process finds out by itself.
+    Silence,
+}
+
+/// Whether a person knows its call still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Kept,
+    Lost,
+}
+
+/// One person, apart from what it has done and seen ([`super::history::Memory`]).
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of one person, each read by its name")]
 #[derive(Debug)]
 pub(crate) struct Person {
@@ -53,20 +69,25 @@ pub(crate) struct Person {
     pub(crate) feed_open: Option<FeedId>,
     pub(crate) wants_feed: bool,
     pub(crate) think_micros: u64,
+    /// What it does next is its own choice: other people and faults do not move it.
+    pub(crate) dice: Dice,
     pub(crate) tick_token: u64,
 }
 
 impl World {
     pub(crate) fn bring_people(&mut self) {
         let count = self.dice.between(2, 8);
-        for person in 0..count {
+        for person in 0..self.options.people.unwrap_or(count) {
+            // Part 0 is the world's.
+            let mut dice = Dice::of(self.options.seed, 1 + person);
             let mut key = [0; 32];
-            key[..8].copy_from_slice(&self.dice.number().to_le_bytes());
-            let think_micros = self.dice.between(20_000, 400_000);
-            let wants_feed = self.dice.chance(600);
+            key[..8].copy_from_slice(&dice.number().to_le_bytes());
+            let think_micros = dice.between(20_000, 400_000);
+            let wants_feed = dice.chance(600);
             // Some want a name that another wants as well.
-            let wanted = if self.dice.chance(150) { 0 } else { person };
-            self.history.people.push(Memory::new(PublicKey(key), &format!("person{wanted}")));
+            let wanted = if dice.chance(150) { 0 } else { person };
+            let comes_after = dice.between(100_000, 1_500_000);
+            self.history.people.push(history::Memory::new(PublicKey(key), &format!("person{wanted}")));
             self.people.push(Person {
                 conn: None,
                 home: false,
@@ -74,13 +95,29 @@ impl World {
                 feed_open: None,
                 wants_feed,
                 think_micros,
+                dice,
                 tick_token: 0,
             });
+            let index = self.people.len() - 1;
+            if self.options.who.as_ref().is_none_or(|only| only.contains(&index)) {
+                self.tick_after(index, comes_after);
+            }
         }
-        for person in 0..self.people.len() {
-            let after = self.dice.between(100_000, 1_500_000);
-            self.tick_after(person, after);
+    }
+
+    /// A person's end of the connection is gone; the process finds out by itself.
+    pub(crate) fn drop_out(&mut self, person: usize, memory: Memory, micros: u64) {
+        if self.people[person].tick_token == 0 {
+            return;
         }
+        self.note(|| format!("person{person} vanishes, its memory {memory:?}"));
+        self.close(person, Farewell::Silence);
+        if memory == Memory::Lost
+            && let Some(call) = self.people[person].call.take()
+        {
+            self.history.on_forgotten(person, &call.asked);
+        }
+        self.tick_after(person, micros);
     }
 
     /// Has a person look up after so long, and not before.
@@ -146,10 +183,10 @@ impl World {
         let want = if self.history.people[person].registered { self.draw_want(person) } else { Want::Register };
         let millis = self.now_of_person() / 1_000;
         let mut random = [0; 10];
-        random[..8].copy_from_slice(&self.dice.number().to_le_bytes());
+        random[..8].copy_from_slice(&self.people[person].dice.number().to_le_bytes());
         let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string();
         let id: RequestId = id.parse().unwrap();
-        let ack = match self.dice.between(0, 20) {
+        let ack = match self.people[person].dice.between(0, 20) {
             0 => Some(AckLevel::Host),
             1 => Some(AckLevel::All),
             _ => None,
@@ -164,8 +201,10 @@ impl World {
     }
 
     fn draw_want(&mut self, person: usize) -> Want {
-        let other = self.dice.index(self.people.len());
-        let throw = self.dice.between(0, 100);
+        let count = self.people.len();
+        let dice = &mut self.people[person].dice;
+        let other = dice.index(count);
+        let throw = dice.between(0, 100);
         match throw {
             0..35 => self.draw_post(person),
             // Whoever shares a name may be anybody.
@@ -180,10 +219,11 @@ impl World {
     fn draw_post(&mut self, person: usize) -> Want {
         let unique = self.fresh_id();
         let seen: Vec<&RequestId> = self.history.people[person].seen.keys().collect();
-        if seen.is_empty() || self.dice.chance(500) {
+        let dice = &mut self.people[person].dice;
+        if seen.is_empty() || dice.chance(500) {
             return Want::Post { text: format!("{unique}") };
         }
-        let parent = seen[self.dice.index(seen.len())];
+        let parent = seen[dice.index(seen.len())];
         Want::Post { text: format!("{unique} re:{parent}") }
     }
 
@@ -214,6 +254,11 @@ impl World {
     }
 
     pub(crate) fn hang_up(&mut self, person: usize) {
+        let farewell = if self.dice.chance(800) { Farewell::Closing } else { Farewell::Silence };
+        self.close(person, farewell);
+    }
+
+    fn close(&mut self, person: usize, farewell: Farewell) {
         let Some(conn) = self.people[person].conn.take() else { return };
         self.people[person].home = false;
         if let Some(open) = self.people[person].feed_open.take() {
@@ -222,13 +267,15 @@ impl World {
         if let Some(call) = self.people[person].call.as_mut() {
             call.tried_at = None;
         }
-        if self.dice.chance(800) {
-            self.tell(conn, |client| Input::ClientClosed { client });
-        } else if let Some(found) = self.conns.get(&conn) {
-            // It vanished: the process finds out by itself.
-            let (proc, life) = (found.proc, found.life);
-            let input = Box::new(Input::ClientClosed { client: ClientId(conn) });
-            self.after(micros(gaggle::limits::CLIENT_IDLE), Event::Input { proc, life, input });
+        match farewell {
+            Farewell::Closing => self.tell(conn, |client| Input::ClientClosed { client }),
+            Farewell::Silence => {
+                if let Some(found) = self.conns.get(&conn) {
+                    let (proc, life) = (found.proc, found.life);
+                    let input = Box::new(Input::ClientClosed { client: ClientId(conn) });
+                    self.after(micros(gaggle::limits::CLIENT_IDLE), Event::Input { proc, life, input });
+                }
+            }
         }
         self.conns.remove(&conn);
     }

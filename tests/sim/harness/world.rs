@@ -8,12 +8,13 @@ use gaggle::core::io::{Input, Output, Outputs};
 use gaggle::core::node::Node;
 use gaggle::id::{FeedId, ProcessId};
 use gaggle::service::ledger::WriterMark;
-use gaggle::time::{Instant, Now, Wall};
+use gaggle::time::{Now, Wall};
 use gaggle::topology::Topology;
 use gaggle::wire::client::{FeedFrame, ServerFrame};
 use gaggle::wire::heartbeat::Heartbeat;
 use gaggle::wire::peer::PeerMessage;
 
+use super::clock::Clocks;
 use super::dice::Dice;
 use super::disk::{Disk, Job};
 use super::faults::{Faults, Undo};
@@ -24,8 +25,6 @@ use super::people::{Conn, Person};
 use super::shape::Logs;
 use super::{Mutant, Options};
 
-/// Wall time when a simulation begins.
-const WALL_START: u64 = 1_700_000_000_000_000;
 /// Timeouts that one process may have in a millisecond; more is a timer that spins.
 const TIMEOUTS_PER_MS_MAX: u32 = 500;
 
@@ -145,8 +144,8 @@ pub(crate) struct World {
     pub(crate) topology: Topology,
     pub(crate) procs: Vec<Proc>,
     pub(crate) disks: Vec<Disk>,
-    /// Wall time of each host, against the true one.
-    pub(crate) clock_offset: Vec<i64>,
+    /// The clocks of each host.
+    pub(crate) clocks: Vec<Clocks>,
     pub(crate) links: BTreeMap<(usize, usize), Link>,
     pub(crate) people: Vec<Person>,
     pub(crate) conns: BTreeMap<u64, Conn>,
@@ -166,8 +165,8 @@ impl World {
     pub(crate) fn new(options: Options) -> Self {
         let mut dice = Dice::new(options.seed);
         let logs = options.mutant.map_or(Logs::Any, Mutant::logs);
-        let topology = super::shape::topology(&mut dice, logs);
-        let faults = Faults::draw(&mut dice, topology.hosts.len(), options.mutant.map_or(&[], Mutant::needs));
+        let topology = super::shape::topology(&mut dice, logs, options.shape);
+        let faults = Faults::draw(&options, topology.hosts.len());
         let mut procs = Vec::new();
         for (host, spec) in topology.hosts.iter().enumerate() {
             procs.extend(spec.processes.iter().map(|process| Proc {
@@ -190,7 +189,7 @@ impl World {
         }
         let hosts = topology.hosts.iter().map(|_| Facts::default()).collect();
         let disks = topology.hosts.iter().map(|_| Disk::default()).collect();
-        let clock_offset = topology.hosts.iter().map(|_| 0).collect();
+        let clocks = topology.hosts.iter().map(|_| Clocks::default()).collect();
         let mut world = Self {
             options,
             clock: 0,
@@ -200,7 +199,7 @@ impl World {
             topology,
             procs,
             disks,
-            clock_offset,
+            clocks,
             links: BTreeMap::new(),
             people: Vec::new(),
             conns: BTreeMap::new(),
@@ -312,14 +311,14 @@ impl World {
 
     /// Both clocks of a process.
     pub(crate) fn now(&self, proc: usize) -> Now {
-        let proc = &self.procs[proc];
-        let wall = (WALL_START + self.clock).saturating_add_signed(self.clock_offset[proc.host]);
-        Now { mono: Instant::from_micros(self.clock + proc.mono_offset), wall: Wall(wall) }
+        let Proc { host, mono_offset, .. } = &self.procs[proc];
+        let clocks = &self.clocks[*host];
+        Now { mono: clocks.mono(self.clock, *mono_offset), wall: clocks.wall(self.clock) }
     }
 
     /// The true time.
     pub(crate) fn wall(&self) -> Wall {
-        Wall(WALL_START + self.clock)
+        Clocks::default().wall(self.clock)
     }
 
     pub(crate) fn index_of(&self, process: ProcessId) -> Option<usize> {
@@ -387,7 +386,8 @@ impl World {
     pub(crate) fn rearm(&mut self, proc: usize) {
         self.procs[proc].timer_token += 1;
         if let Some(due) = self.procs[proc].node.as_ref().and_then(Node::poll_timeout) {
-            let at = due.as_micros().saturating_sub(self.procs[proc].mono_offset).max(self.clock + 1);
+            let Proc { host, mono_offset, .. } = &self.procs[proc];
+            let at = self.clocks[*host].when_mono(due, *mono_offset).max(self.clock + 1);
             let (life, token) = (self.procs[proc].life, self.procs[proc].timer_token);
             self.at(at, Event::Timer { proc, life, token });
         }
@@ -425,7 +425,8 @@ impl World {
                 self.procs[proc].jobs.push_back(Job::Persist { id, epoch, seen, write });
             }
             Output::ReadLog { .. } | Output::ReadSnapshot { .. } | Output::Query { .. } | Output::ReadFeeds { .. } => {
-                let after = self.dice.between(30, 300);
+                let slow = self.disks[self.procs[proc].host].read_slowness.max(1);
+                let after = self.dice.between(30, 300) * slow;
                 let life = self.procs[proc].life;
                 self.after(after, Event::Read { proc, life, read: Box::new(output) });
             }

@@ -219,6 +219,13 @@ impl History {
         }
     }
 
+    /// A person forgets a call: it may have been taken, or will be.
+    pub(crate) fn on_forgotten(&mut self, person: usize, asked: &Asked) {
+        if matches!(asked.want, Want::Join(_) | Want::Leave(_)) {
+            self.people[person].edges_certain = false;
+        }
+    }
+
     /// Whether a name, as it is shown, is this person's: perhaps with the suffix of a contested name.
     fn goes_by(&self, shown: &str, person: usize) -> bool {
         let name = shown.split('~').next();
