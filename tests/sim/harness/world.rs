@@ -1,30 +1,30 @@
 //! The world: every process, disk, link and person of one simulation, and the loop that moves its clock.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use gaggle::core::io::{Input, Output, Outputs};
 use gaggle::core::node::Node;
-use gaggle::id::{EntryId, FeedId, ProcessId, RequestId};
-use gaggle::service::entry::{Entry, Stamp};
+use gaggle::id::{FeedId, ProcessId};
 use gaggle::service::ledger::WriterMark;
-use gaggle::time::{Instant, Now, Wall};
+use gaggle::time::{Now, Wall};
 use gaggle::topology::Topology;
 use gaggle::wire::client::{FeedFrame, ServerFrame};
 use gaggle::wire::heartbeat::Heartbeat;
 use gaggle::wire::peer::PeerMessage;
 
+use super::clock::Clocks;
 use super::dice::Dice;
 use super::disk::{Disk, Job};
 use super::faults::{Faults, Undo};
-use super::losses::Losses;
+use super::history::{Breach, Facts, History, Promise, Verdict};
+use super::losses::Backup;
 use super::network::Link;
 use super::people::{Conn, Person};
 use super::shape::Logs;
 use super::{Mutant, Options};
 
-/// Wall time when a simulation begins.
-const WALL_START: u64 = 1_700_000_000_000_000;
 /// Timeouts that one process may have in a millisecond; more is a timer that spins.
 const TIMEOUTS_PER_MS_MAX: u32 = 500;
 
@@ -107,16 +107,17 @@ impl Proc {
     }
 }
 
-/// What is known of one post, by its request id.
-#[derive(Debug, Clone)]
-pub(crate) struct PostFacts {
-    pub(crate) author: usize,
-    pub(crate) text: String,
-    pub(crate) parent: Option<RequestId>,
-    /// Its author was told that something seen could not be had, and went on without: perhaps without the parent.
-    pub(crate) orphaned: bool,
-    /// The entries that carry it, as they were seen on disks.
-    pub(crate) entries: BTreeMap<EntryId, Stamp>,
+/// What went wrong first, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) at: u64,
+    pub(crate) breach: Breach,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {}: {}", seconds(self.at), self.breach)
+    }
 }
 
 /// What one simulation counts.
@@ -143,20 +144,18 @@ pub(crate) struct World {
     pub(crate) topology: Topology,
     pub(crate) procs: Vec<Proc>,
     pub(crate) disks: Vec<Disk>,
-    /// Wall time of each host, against the true one.
-    pub(crate) clock_offset: Vec<i64>,
+    /// The clocks of each host.
+    pub(crate) clocks: Vec<Clocks>,
     pub(crate) links: BTreeMap<(usize, usize), Link>,
     pub(crate) people: Vec<Person>,
     pub(crate) conns: BTreeMap<u64, Conn>,
     pub(crate) feeds: BTreeMap<FeedId, (u64, usize)>,
-    pub(crate) posts: BTreeMap<RequestId, PostFacts>,
-    /// Every entry that was ever committed.
-    pub(crate) archive: BTreeMap<EntryId, Entry>,
-    pub(crate) losses: Losses,
+    pub(crate) history: History,
+    pub(crate) backup: Option<Backup>,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
     pub(crate) next_id: u64,
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<Failure>,
     /// Folds every event, so that two runs of a seed can be compared.
     pub(crate) fingerprint: u64,
     pub(crate) trace: VecDeque<String>,
@@ -166,8 +165,8 @@ impl World {
     pub(crate) fn new(options: Options) -> Self {
         let mut dice = Dice::new(options.seed);
         let logs = options.mutant.map_or(Logs::Any, Mutant::logs);
-        let topology = super::shape::topology(&mut dice, logs);
-        let faults = Faults::draw(&mut dice, topology.hosts.len(), options.mutant.map_or(&[], Mutant::needs));
+        let topology = super::shape::topology(&mut dice, logs, options.shape);
+        let faults = Faults::draw(&options, topology.hosts.len());
         let mut procs = Vec::new();
         for (host, spec) in topology.hosts.iter().enumerate() {
             procs.extend(spec.processes.iter().map(|process| Proc {
@@ -188,8 +187,9 @@ impl World {
                 left: false,
             }));
         }
+        let hosts = topology.hosts.iter().map(|_| Facts::default()).collect();
         let disks = topology.hosts.iter().map(|_| Disk::default()).collect();
-        let clock_offset = topology.hosts.iter().map(|_| 0).collect();
+        let clocks = topology.hosts.iter().map(|_| Clocks::default()).collect();
         let mut world = Self {
             options,
             clock: 0,
@@ -199,14 +199,13 @@ impl World {
             topology,
             procs,
             disks,
-            clock_offset,
+            clocks,
             links: BTreeMap::new(),
             people: Vec::new(),
             conns: BTreeMap::new(),
             feeds: BTreeMap::new(),
-            posts: BTreeMap::new(),
-            archive: BTreeMap::new(),
-            losses: Losses::default(),
+            history: History { hosts, ..History::default() },
+            backup: None,
             faults,
             counts: Counts::default(),
             next_id: 1,
@@ -218,7 +217,7 @@ impl World {
             let after = world.dice.between(0, 50_000);
             world.after(after, Event::Start { proc });
         }
-        world.losses.host = world.dice.index(world.disks.len());
+        world.history.losses.host = world.dice.index(world.disks.len());
         world.bring_people();
         world
     }
@@ -240,8 +239,13 @@ impl World {
 
     /// Records the first thing that went wrong; the loop ends.
     pub(crate) fn fail(&mut self, what: impl Into<String>) {
-        if self.failure.is_none() {
-            self.failure = Some(format!("at {}: {}", seconds(self.clock), what.into()));
+        self.judge(Err(Breach { promise: Promise::Rules, what: what.into() }));
+    }
+
+    /// Records what the judge found, if it is the first.
+    pub(crate) fn judge(&mut self, verdict: Verdict) {
+        if let (Err(breach), None) = (verdict, &self.failure) {
+            self.failure = Some(Failure { at: self.clock, breach });
         }
     }
 
@@ -307,14 +311,14 @@ impl World {
 
     /// Both clocks of a process.
     pub(crate) fn now(&self, proc: usize) -> Now {
-        let proc = &self.procs[proc];
-        let wall = (WALL_START + self.clock).saturating_add_signed(self.clock_offset[proc.host]);
-        Now { mono: Instant::from_micros(self.clock + proc.mono_offset), wall: Wall(wall) }
+        let Proc { host, mono_offset, .. } = &self.procs[proc];
+        let clocks = &self.clocks[*host];
+        Now { mono: clocks.mono(self.clock, *mono_offset), wall: clocks.wall(self.clock) }
     }
 
     /// The true time.
     pub(crate) fn wall(&self) -> Wall {
-        Wall(WALL_START + self.clock)
+        Clocks::default().wall(self.clock)
     }
 
     pub(crate) fn index_of(&self, process: ProcessId) -> Option<usize> {
@@ -382,7 +386,8 @@ impl World {
     pub(crate) fn rearm(&mut self, proc: usize) {
         self.procs[proc].timer_token += 1;
         if let Some(due) = self.procs[proc].node.as_ref().and_then(Node::poll_timeout) {
-            let at = due.as_micros().saturating_sub(self.procs[proc].mono_offset).max(self.clock + 1);
+            let Proc { host, mono_offset, .. } = &self.procs[proc];
+            let at = self.clocks[*host].when_mono(due, *mono_offset).max(self.clock + 1);
             let (life, token) = (self.procs[proc].life, self.procs[proc].timer_token);
             self.at(at, Event::Timer { proc, life, token });
         }
@@ -420,7 +425,8 @@ impl World {
                 self.procs[proc].jobs.push_back(Job::Persist { id, epoch, seen, write });
             }
             Output::ReadLog { .. } | Output::ReadSnapshot { .. } | Output::Query { .. } | Output::ReadFeeds { .. } => {
-                let after = self.dice.between(30, 300);
+                let slow = self.disks[self.procs[proc].host].read_slowness.max(1);
+                let after = self.dice.between(30, 300) * slow;
                 let life = self.procs[proc].life;
                 self.after(after, Event::Read { proc, life, read: Box::new(output) });
             }
