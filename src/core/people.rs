@@ -429,6 +429,7 @@ mod tests {
             digest: Digest::default(),
             entries: 1,
             cut: Vector::new(),
+            snapshot: None,
             disk_bytes: 0,
         }
     }

@@ -123,9 +123,9 @@ impl Primary {
             host: post.host,
             level: post.level,
             numbers: Numbers { epoch: standing.epoch, next: post.first_write },
+            sink: Sink::new(&standing),
             standing,
             copies,
-            sink: Sink::default(),
             feeds: Feeds::default(),
             at_store: BTreeMap::new(),
             owed: BTreeMap::new(),
@@ -247,7 +247,7 @@ impl Primary {
             }
         }
         self.expect_copies(now);
-        self.sink.on_persisted(&outcomes, &self.standing.vector, &mut self.numbers, out);
+        self.sink.on_persisted(now.mono, &outcomes, &self.standing, &mut self.numbers, out);
         self.on_shown(out);
         self.shorten_log(out);
     }

@@ -19,11 +19,11 @@ use crate::core::mesh::Willing;
 use crate::core::node::{Node, Phase, Warm};
 use crate::core::primary::{Post, Primary};
 use crate::core::retention::Retention;
-use crate::core::sink::SnapshotPart;
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Epoch, HostId, Origin, ProcessId, Vector};
 use crate::limits;
 use crate::service::ledger::{Committed, EntryRun, Standing, WriteId};
+use crate::service::snapshot::Part;
 use crate::time::{Hlc, Instant, Now};
 use crate::wire::client::ServerFrame;
 use crate::wire::heartbeat::{Fitness, Life, PrimaryStatus};
@@ -372,25 +372,38 @@ impl Node {
     }
 
     /// Another host's relay asks where this host stands.
-    pub(crate) fn on_open(&mut self, from: ProcessId, stream: u64, out: &mut Outputs) {
+    pub(crate) fn on_open(&mut self, now: Now, from: ProcessId, stream: u64, out: &mut Outputs) {
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
         let (epoch, vector) = (primary.epoch(), primary.standing().vector.clone());
-        primary.sink.on_open(from, stream, epoch, &vector, out);
+        primary.sink.on_open(now.mono, from, stream, (epoch, &vector), out);
     }
 
     /// Another host's relay sends entries.
-    pub(crate) fn on_batch(&mut self, from: ProcessId, stream: u64, hlc: Hlc, runs: Vec<EntryRun>, out: &mut Outputs) {
+    pub(crate) fn on_batch(
+        &mut self,
+        now: Now,
+        from: ProcessId,
+        (stream, hlc): (u64, Hlc),
+        runs: Vec<EntryRun>,
+        out: &mut Outputs,
+    ) {
         self.hlc = self.hlc.max(hlc);
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
         let (sink, writes) = primary.sink();
-        sink.on_batch(from, stream, runs, writes, out);
+        sink.on_batch(now.mono, from, stream, runs, writes, out);
+    }
+
+    /// Another host's relay offers a snapshot.
+    pub(crate) fn on_snapshot_offer(&mut self, now: Now, from: ProcessId, stream: u64, cut: Vector, out: &mut Outputs) {
+        let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
+        primary.sink.on_offer(now.mono, from, stream, cut, out);
     }
 
     /// Another host's relay sends a part of a snapshot.
-    pub(crate) fn on_snapshot_part(&mut self, from: ProcessId, stream: u64, part: SnapshotPart, out: &mut Outputs) {
+    pub(crate) fn on_snapshot_rows(&mut self, now: Now, from: ProcessId, stream: u64, part: Part, out: &mut Outputs) {
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
         let (sink, writes) = primary.sink();
-        sink.on_snapshot(from, stream, part, writes, out);
+        sink.on_rows(now.mono, from, stream, part, writes, out);
     }
 
     /// SIGTERM: hand the duties over and leave.
@@ -533,6 +546,7 @@ mod tests {
             digest: Digest::default(),
             entries: 0,
             cut: Vector::new(),
+            snapshot: None,
             disk_bytes: 0,
         }
     }

@@ -25,6 +25,9 @@ use super::world::{Event, State, World};
 /// Why a process ends itself, without blame.
 pub(crate) const SYNC_FAILED: &str = "a sync failed, as it was told to";
 
+/// What is said here is little: small parts, so that a snapshot has many, and breaks between them.
+const SNAPSHOT_BYTES: usize = 100;
+
 /// What waits for the lock.
 #[derive(Debug)]
 pub(crate) enum Job {
@@ -233,8 +236,8 @@ impl World {
     /// What a batch holds of a snapshot.
     fn rows_in(&mut self, host: usize, writes: &[(WriteId, Write)]) -> Option<SnapshotRows> {
         let mut rows = writes.iter().filter_map(|(_, write)| match write {
-            Write::Rows(_) => Some(SnapshotRows::Some),
-            Write::Adopt(_) => Some(SnapshotRows::Last),
+            Write::Rows(part) if part.next.is_some() => Some(SnapshotRows::Some),
+            Write::Rows(_) => Some(SnapshotRows::Last),
             Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) => None,
         });
         let rows = rows.next_back()?;
@@ -351,7 +354,7 @@ impl World {
             }
             Output::ReadSnapshot { read, at } => Input::SnapshotRead {
                 read: *read,
-                chunk: snapshot::read_chunk(rows, at, limits::SNAPSHOT_BYTES_MAX),
+                chunk: snapshot::read_chunk(rows, at, SNAPSHOT_BYTES),
                 standing: ledger::standing(rows),
             },
             Output::Query { client, number, shown, query } => Input::QueryDone {

@@ -415,7 +415,7 @@ impl World {
             self.note(|| format!("{id} -> {}", short(format!("{output:?}"))));
         }
         match output {
-            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(proc, message)),
+            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(message)),
             Output::Beat { to, heartbeat } => self.beat(proc, to, heartbeat),
             Output::Reply { client, frame } => self.reply(proc, client, frame),
             Output::Feed { feed, frame } => self.feed(proc, feed, frame),

@@ -150,6 +150,7 @@ fn standing(seq: u64, digest: u128) -> Standing {
         digest: Digest(digest),
         entries: seq,
         cut: Vector::new(),
+        snapshot: None,
         disk_bytes: 0,
     }
 }
