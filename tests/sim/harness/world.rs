@@ -1,6 +1,7 @@
 //! The world: every process, disk, link and person of one simulation, and the loop that moves its clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -68,6 +69,35 @@ pub(crate) enum Event {
     Undo(Undo),
 }
 
+/// An event at its time; of two at the same time, what was scheduled first comes first.
+#[derive(Debug)]
+struct Coming {
+    at: u64,
+    serial: u64,
+    event: Event,
+}
+
+impl Ord for Coming {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // The greatest comes out of a heap first.
+        (other.at, other.serial).cmp(&(self.at, self.serial))
+    }
+}
+
+impl PartialOrd for Coming {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Coming {
+    fn eq(&self, other: &Self) -> bool {
+        self.serial == other.serial
+    }
+}
+
+impl Eq for Coming {}
+
 /// How a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -91,6 +121,8 @@ pub(crate) struct Proc {
     /// Its monotonic clock began elsewhere than the others'.
     pub(crate) mono_offset: u64,
     pub(crate) timer_token: u64,
+    /// When the newest timer comes.
+    pub(crate) timer_at: Option<u64>,
     pub(crate) timeouts: (u64, u32),
     pub(crate) stopped_at: u64,
     /// What waits for a stopped process.
@@ -139,7 +171,7 @@ pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) clock: u64,
     serial: u64,
-    queue: BTreeMap<(u64, u64), Event>,
+    queue: BinaryHeap<Coming>,
     pub(crate) dice: Dice,
     pub(crate) topology: Topology,
     pub(crate) procs: Vec<Proc>,
@@ -179,6 +211,7 @@ impl World {
                 pid: 0,
                 mono_offset: 0,
                 timer_token: 0,
+                timer_at: None,
                 timeouts: (0, 0),
                 stopped_at: 0,
                 backlog: VecDeque::new(),
@@ -194,7 +227,7 @@ impl World {
             options,
             clock: 0,
             serial: 0,
-            queue: BTreeMap::new(),
+            queue: BinaryHeap::new(),
             dice,
             topology,
             procs,
@@ -229,7 +262,7 @@ impl World {
 
     pub(crate) fn at(&mut self, micros: u64, event: Event) {
         self.serial += 1;
-        self.queue.insert((micros.max(self.clock), self.serial), event);
+        self.queue.push(Coming { at: micros.max(self.clock), serial: self.serial, event });
     }
 
     pub(crate) fn fresh_id(&mut self) -> u64 {
@@ -270,13 +303,11 @@ impl World {
         if self.failure.is_some() {
             return false;
         }
-        let Some(entry) = self.queue.first_entry() else { return false };
-        let (at, serial) = *entry.key();
-        if at > until {
+        if self.queue.peek().is_some_and(|coming| coming.at > until) {
             self.clock = until;
             return false;
         }
-        let event = entry.remove();
+        let Some(Coming { at, serial, event }) = self.queue.pop() else { return false };
         self.clock = at;
         self.counts.events += 1;
         if self.counts.events > EVENTS_MAX {
@@ -362,6 +393,11 @@ impl World {
         {
             return;
         }
+        self.procs[proc].timer_at = None;
+        if self.timeout_at(proc).is_none_or(|at| at > self.clock) {
+            self.rearm(proc);
+            return;
+        }
         let clock = self.clock;
         let (window, count) = &mut self.procs[proc].timeouts;
         if *window == clock / 1_000 {
@@ -382,15 +418,24 @@ impl World {
         self.perform(proc, out);
     }
 
-    /// Asks the node for its next timeout.
+    /// Asks the node for its next timeout. A timer that comes before it stays, and asks again when it comes.
     pub(crate) fn rearm(&mut self, proc: usize) {
-        self.procs[proc].timer_token += 1;
-        if let Some(due) = self.procs[proc].node.as_ref().and_then(Node::poll_timeout) {
-            let Proc { host, mono_offset, .. } = &self.procs[proc];
-            let at = self.clocks[*host].when_mono(due, *mono_offset).max(self.clock + 1);
-            let (life, token) = (self.procs[proc].life, self.procs[proc].timer_token);
-            self.at(at, Event::Timer { proc, life, token });
+        let Some(at) = self.timeout_at(proc).map(|at| at.max(self.clock + 1)) else { return };
+        if self.procs[proc].timer_at.is_some_and(|armed| armed > self.clock && armed <= at) {
+            return;
         }
+        let process = &mut self.procs[proc];
+        process.timer_token += 1;
+        process.timer_at = Some(at);
+        let (life, token) = (process.life, process.timer_token);
+        self.at(at, Event::Timer { proc, life, token });
+    }
+
+    /// The true time of a node's next timeout.
+    fn timeout_at(&self, proc: usize) -> Option<u64> {
+        let Proc { node, host, mono_offset, .. } = &self.procs[proc];
+        let due = node.as_ref().and_then(Node::poll_timeout)?;
+        Some(self.clocks[*host].when_mono(due, *mono_offset))
     }
 
     /// Performs what a node wants done, in order, and nothing after its end.
