@@ -16,8 +16,6 @@ use crate::client::{Identity, WriteOp};
 use crate::id::{RequestId, UserName, Vector};
 use crate::limits;
 
-/// The pause between an answer and the next post: nearly a closed loop, and yet two cores have room for ten processes.
-const PACE: Duration = Duration::from_millis(2);
 /// The pause after an error.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// How long everybody's next answers are waited for.
@@ -63,8 +61,8 @@ pub(super) async fn log_in(ground: &Ground, place: &Place, name: &str) -> Result
 }
 
 impl Crowd {
-    /// Logs them in; they begin to post.
-    pub(super) async fn start(ground: &Ground, place: &Place, count: usize) -> Result<Self, Failure> {
+    /// Logs them in; they begin to post, each this long after the answer to the last.
+    pub(super) async fn start(ground: &Ground, place: &Place, count: usize, pace: Duration) -> Result<Self, Failure> {
         let mut sessions = Vec::new();
         for number in 0..count {
             sessions.push(log_in(ground, place, &name(number)).await?);
@@ -74,7 +72,8 @@ impl Crowd {
         for (number, session) in sessions.into_iter().enumerate() {
             let fresh = Tally { said: Said::default(), answers: 0, last: now(), longest: Duration::ZERO };
             let tally = Arc::new(Mutex::new(fresh));
-            posting.spawn(post(session, number, Arc::clone(&tally), stop.clone()));
+            let task = post(session, number, pace, Arc::clone(&tally), stop.clone());
+            posting.spawn(task);
             tallies.push(tally);
         }
         Ok(Self { tallies, stop, posting })
@@ -119,7 +118,13 @@ fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn post(session: Session, person: usize, tally: Shared, stop: CancellationToken) -> Result<Session, Failure> {
+async fn post(
+    session: Session,
+    person: usize,
+    pace: Duration,
+    tally: Shared,
+    stop: CancellationToken,
+) -> Result<Session, Failure> {
     let mut number = 0;
     while !stop.is_cancelled() {
         let refused = |error| Failure::failed(format!("{error}"));
@@ -135,7 +140,7 @@ async fn post(session: Session, person: usize, tally: Shared, stop: Cancellation
                     tally.longest = tally.longest.max(at - tally.last);
                     tally.last = at;
                     tally.answers += 1;
-                    PACE
+                    pace
                 }
                 Err(failure) => {
                     tally.said.errors.insert(number, failure.message);
