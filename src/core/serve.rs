@@ -398,7 +398,8 @@ impl Node {
     /// Another host's relay offers a snapshot.
     pub(crate) fn on_snapshot_offer(&mut self, now: Now, from: ProcessId, stream: u64, cut: Vector, out: &mut Outputs) {
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
-        primary.sink.on_offer(now.mono, from, stream, cut, out);
+        let epoch = primary.epoch();
+        primary.sink.on_offer(now.mono, from, stream, cut, epoch, out);
     }
 
     /// Another host's relay sends a part of a snapshot.

@@ -150,10 +150,25 @@ impl Sink {
         }
     }
 
-    /// A relay offers a snapshot; its log begins after `cut`.
-    pub(crate) fn on_offer(&mut self, now: Instant, from: ProcessId, stream: u64, cut: Vector, out: &mut Outputs) {
+    /// A relay offers a snapshot; its log begins after `cut`. Who needs none says so: what the relay was told last may
+    /// have crossed its look at its log, and nothing else would end its offers.
+    pub(crate) fn on_offer(
+        &mut self,
+        now: Instant,
+        from: ProcessId,
+        stream: u64,
+        cut: Vector,
+        epoch: Epoch,
+        out: &mut Outputs,
+    ) {
+        let held = self.held.clone();
         let Some(inlet) = self.inlet(from, stream, out) else { return };
-        inlet.offer = Some(cut);
+        if held.covers(&cut) {
+            inlet.told = None;
+            inlet.tell(from, &held, epoch, out);
+        } else {
+            inlet.offer = Some(cut);
+        }
         if self.taking.as_ref().is_some_and(|taking| taking.from == from || self.is_silent(now, taking)) {
             // It sends no more; it may have died, or its link. Whoever offers now is alive.
             self.taking = None;
@@ -421,7 +436,7 @@ mod tests {
 
         fn offer(&mut self, stream: u64, cut: u64) -> Outputs {
             let mut out = Outputs::new();
-            self.sink.on_offer(self.now, relay(stream), stream, upto(cut), &mut out);
+            self.sink.on_offer(self.now, relay(stream), stream, upto(cut), Epoch(1), &mut out);
             out
         }
 
@@ -463,6 +478,18 @@ mod tests {
             Output::Send { to: relay(2), message: held(2) },
         ];
         assert_eq!(rig.persisted(1, None), expected, "nobody is asked for what is held");
+    }
+
+    #[test]
+    fn an_offer_that_is_not_needed_is_answered_with_what_is_held() {
+        let mut rig = Rig::new(None);
+        rig.standing.vector = upto(9);
+        let mut out = Outputs::new();
+        rig.sink.on_persisted(rig.now, &[], &rig.standing, &mut rig.writes, &mut out);
+        let held = PeerMessage::Held { stream: 1, epoch: Epoch(1), vector: upto(9) };
+        assert!(out.contains(&Output::Send { to: relay(1), message: held.clone() }));
+        // Its offer was on the way.
+        assert_eq!(rig.offer(1, 5), [Output::Send { to: relay(1), message: held }]);
     }
 
     #[test]
