@@ -137,6 +137,8 @@ pub const REQUEST_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const LAG_ALARM: u64 = 20_000;
 /// Clocks that differ by more raise an alarm.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
+/// A comparison of clocks says nothing any more after this: who hears other hosts compares several times a second.
+pub const CLOCK_SKEW_MEMORY: Duration = Duration::from_secs(2);
 /// No read transaction lasts longer: an old reader keeps pages from being used again.
 pub const READ_TRANSACTION_MAX: Duration = Duration::from_secs(1);
 

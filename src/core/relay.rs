@@ -187,7 +187,7 @@ impl Node {
             }
             self.mesh.on_view(view, ViewSource::OwnRelay)
         } else if of == host {
-            self.people.note_clock(host, view.record.wall, now.wall);
+            self.people.note_clock(host, view.record.wall, now);
             let news = self.mesh.on_view(view, ViewSource::Itself);
             let heard = if self.relay.is_some() { self.mesh.on_far_relay(now.mono, host) } else { Changed::No };
             if news == Changed::Yes { news } else { heard }
