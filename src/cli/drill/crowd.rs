@@ -1,5 +1,7 @@
 //! The load of a drill: people who post, each with one post under way, and the gaps between their answers.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,8 +13,8 @@ use crate::cli::drill::ground::Ground;
 use crate::cli::drill::history::{Findings, Said, check};
 use crate::cli::drill::now;
 use crate::cli::failure::Failure;
-use crate::cli::session::{Person, Session};
-use crate::client::{Identity, WriteOp};
+use crate::cli::session::{Person, Session, notice_words};
+use crate::client::{Identity, Notices, WriteOp};
 use crate::id::{RequestId, UserName, Vector};
 use crate::limits;
 
@@ -22,6 +24,8 @@ const ERROR_PAUSE: Duration = Duration::from_millis(20);
 const ANSWERS_WAIT: Duration = Duration::from_secs(60);
 /// Answers that everybody has between two faults, so that each gap has one cause.
 const ANSWERS_BETWEEN: u64 = 10;
+/// What clients were told of their ways, in the folder.
+const LOG: &str = "clients.log";
 /// How often they are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long a post may take to be shown everywhere before it counts as lost.
@@ -68,10 +72,12 @@ impl Crowd {
             sessions.push(log_in(ground, place, &name(number)).await?);
         }
         let (stop, mut posting) = (CancellationToken::new(), JoinSet::new());
+        let log = Arc::new(Mutex::new(File::create(ground.folder().join(LOG)).ok()));
         let mut tallies = Vec::new();
         for (number, session) in sessions.into_iter().enumerate() {
             let fresh = Tally { said: Said::default(), answers: 0, last: now(), longest: Duration::ZERO };
             let tally = Arc::new(Mutex::new(fresh));
+            crate::cli::spawn(note_moves(session.notices(), name(number), Arc::clone(&log)));
             let task = post(session, number, pace, Arc::clone(&tally), stop.clone());
             posting.spawn(task);
             tallies.push(tally);
@@ -110,6 +116,17 @@ impl Crowd {
             joined.map_err(|error| Failure::failed(format!("a client ended: {error}")))??.close().await;
         }
         Ok(self.tallies.iter().map(|tally| lock(tally).said.clone()).collect())
+    }
+}
+
+/// Keeps what the client library tells of a person's ways, for who looks for the cause of a pause; ends with the session.
+async fn note_moves(mut notices: Notices, name: String, log: Arc<Mutex<Option<File>>>) {
+    while let Some(notice) = notices.next().await {
+        let (_, words) = notice_words(&notice);
+        // A log that cannot be written is missed by nobody else. Held for a line, never across an await.
+        if let Some(log) = log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            let _ = writeln!(log, "{} {name} | {words}", jiff::Timestamp::now());
+        }
     }
 }
 

@@ -137,7 +137,7 @@ impl Fault {
             Self::KillRelay => host_of(&all).and_then(|host| host.relaying).map(|id| Deed::Kill(vec![id])),
             Self::KillMaster => status.hosts.iter().find_map(|host| host.directing).map(|id| Deed::Kill(vec![id])),
             Self::Host => host_of(&with_clients).map(|host| Deed::Fell(processes(&host))),
-            Self::Partition => cut(&all.iter().map(|host| host.name).collect::<Vec<_>>(), turn),
+            Self::Partition => cut(&names(&all), &names(&with_clients), turn),
             Self::Loss => in_turn(LOSSES, turn).map(|percent| Deed::Drop(Drops::Percent(*percent))),
             Self::Disk => in_turn(disks, turn).map(|host| Deed::Fill(*host)),
             Self::Clock => host_of(&all).zip(in_turn(JUMPS, turn)).map(|(host, seconds)| {
@@ -191,6 +191,10 @@ impl Deed {
     }
 }
 
+fn names(hosts: &[&HostStatus]) -> Vec<HostId> {
+    hosts.iter().map(|host| host.name).collect()
+}
+
 fn processes(host: &HostStatus) -> Vec<ProcessId> {
     host.processes.iter().map(|process| process.id).collect()
 }
@@ -199,13 +203,16 @@ fn in_turn<T>(list: &[T], turn: usize) -> Option<&T> {
     list.get(turn % list.len().max(1))
 }
 
-/// The nth cut: a host from the others, the way from one host to another, a host from everything, and the other hosts
-/// from each other; in turn for each host.
-fn cut(hosts: &[HostId], turn: usize) -> Option<Deed> {
+/// The nth cut: a host from the others, the way from one host to another, a host from everything (one that has clients),
+/// and the other hosts from each other; in turn for each host.
+fn cut(hosts: &[HostId], with_clients: &[HostId], turn: usize) -> Option<Deed> {
     const KINDS: usize = 4;
     // Also where the kinds are as many as the hosts, each host gets each kind.
     let place = (turn + turn / KINDS) % hosts.len().max(1);
-    let host = *hosts.get(place)?;
+    let host = match turn % KINDS {
+        2 => *in_turn(with_clients, turn / KINDS)?,
+        _ => *hosts.get(place)?,
+    };
     let others: Vec<HostId> = hosts.iter().copied().filter(|other| *other != host).collect();
     let both = |one: End, other: End| [(one, other), (other, one)];
     let from_others = others.iter().flat_map(|other| both(End::Host(host), End::Host(*other)));
@@ -230,20 +237,21 @@ mod tests {
 
     fn cuts(hosts: &[&str], turns: std::ops::Range<usize>) -> Vec<String> {
         let hosts: Vec<HostId> = hosts.iter().map(|host| host.parse().unwrap()).collect();
-        turns.map(|turn| cut(&hosts, turn).unwrap().what()).collect()
+        turns.map(|turn| cut(&hosts, &hosts[1..], turn).unwrap().what()).collect()
     }
 
     #[test]
     fn each_kind_of_cut_comes_to_each_host() {
         let first = cuts(&["a", "b", "c"], 0..4);
-        let expected = ["a>b b>a a>c c>a", "b>a", "c>a a>c c>b b>c c>clients clients>c", "b>c c>b"];
+        let expected = ["a>b b>a a>c c>a", "b>a", "b>a a>b b>c c>b b>clients clients>b", "b>c c>b"];
         assert_eq!(first, expected);
         for hosts in [&["a", "b"][..], &["a", "b", "c"], &["a", "b", "c", "d"]] {
-            let kinds = if hosts.len() == 2 { 4 } else { 4 * hosts.len() };
             let distinct: BTreeSet<_> = cuts(hosts, 0..4 * hosts.len()).into_iter().collect();
-            assert!(distinct.len() >= kinds, "{hosts:?}: {distinct:?}");
+            // Of two hosts, one from the others is the others from each other; only those with clients lose them.
+            let expected = if hosts.len() == 2 { 5 } else { 4 * hosts.len() - 1 };
+            assert_eq!(distinct.len(), expected, "{hosts:?}: {distinct:?}");
         }
-        assert_eq!(cut(&["a".parse().unwrap()], 0), None);
+        assert_eq!(cut(&["a".parse().unwrap()], &[], 0), None);
     }
 
     #[test]

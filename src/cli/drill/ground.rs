@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -109,6 +109,11 @@ impl Ground {
     /// The topology as it was copied.
     pub(super) fn topology(&self) -> &Topology {
         &self.loaded.topology
+    }
+
+    /// Where its data and logs are.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What it stands on.
