@@ -177,10 +177,12 @@ impl Session {
         conn.is_trusted() && serves && asked_for && !self.is_avoided(conn.process) && self.is_ready_enough(host)
     }
 
-    /// Whether clients may go to this host, or could not go anywhere better.
+    /// Whether clients may go to this host, or could not go anywhere better. A director that knows of no primary there may
+    /// not reach the host, which for it is down; who has a connection that answers knows better, and would leave what it
+    /// has seen for a host that is cut off with the director.
     fn is_ready_enough(&self, host: HostId) -> bool {
         let Some(assignment) = &self.assignment else { return true };
-        let ready = assignment.hosts.iter().any(|one| one.host == host && one.ready);
+        let ready = assignment.hosts.iter().any(|one| one.host == host && (one.ready || one.serving.is_none()));
         ready
             || self.config.via.is_some()
             || !assignment.hosts.iter().any(|other| other.ready && self.primary_of(other.host).is_some())
