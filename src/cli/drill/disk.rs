@@ -1,6 +1,7 @@
 //! A disk that can be filled: a memory disk of a host's own, mounted at its data folder in the drill's own mounts. It is
 //! full when its size is set to what it holds, as a quota would, and has room again when it is set back.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use rustix::fs::statvfs;
@@ -24,14 +25,9 @@ impl Disk {
     pub(super) async fn mount(folder: PathBuf) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("cannot make {}: {error}", folder.display()));
         std::fs::create_dir_all(&folder).map_err(failed)?;
-        let size = format!("size={SIZE}");
-        run(
-            "mount",
-            ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), size.as_ref(), "none".as_ref(), folder.as_os_str()],
-            "",
-        )
-        .await?;
-        Ok(Self { folder })
+        let disk = Self { folder };
+        disk.set(&format!("size={SIZE}")).await?;
+        Ok(disk)
     }
 
     /// No byte more.
@@ -55,8 +51,14 @@ impl Disk {
     }
 
     async fn resize(&self, size: &str) -> Result<(), Failure> {
-        let options = format!("remount,size={size}");
-        run("mount", ["-o".as_ref(), options.as_ref(), self.folder.as_os_str()], "").await
+        self.set(&format!("remount,size={size}")).await
+    }
+
+    /// Mounts with these options and no others: by itself, `mount` would repeat those that it finds, of which a user
+    /// namespace refuses some.
+    async fn set(&self, options: &str) -> Result<(), Failure> {
+        let words = ["-t", "tmpfs", "-o", options, "none"].map(OsStr::new);
+        run("mount", words.into_iter().chain([self.folder.as_os_str()]), "").await
     }
 
     /// Unmounts it. What it held is in its place afterwards, if it is wanted.
