@@ -346,6 +346,15 @@ fn a_director_that_does_not_reach_the_server_is_not_followed_while_the_server_an
 }
 
 #[test]
+fn a_server_that_the_director_does_not_reach_is_left_as_soon_as_it_is_probed() {
+    let mut rig = Rig::served(|_| {});
+    rig.call(1, post_body("a"));
+    rig.frame(1, ServerFrame::Assigned(cut_off()));
+    let out = rig.due();
+    assert_eq!((rig.ms, out.contains(&dial(3, "W8"))), (150, true), "{out:?}");
+}
+
+#[test]
 fn a_server_that_is_silent_is_left_for_whom_the_director_reaches() {
     let mut rig = Rig::served(|_| {});
     rig.call(1, post_body("a"));
