@@ -103,6 +103,7 @@ pub struct Node {
     pub(crate) recalls: BTreeMap<ReadId, ProcessId>,
     pub(crate) next_read: u64,
     pub(crate) last_write: u64,
+    pub(crate) last_feed_read: u64,
     beats: Beats,
     /// When timeouts were last looked at: silences that were suspicious then are not news.
     looked_at: Instant,
@@ -147,6 +148,7 @@ impl Node {
             recalls: BTreeMap::new(),
             next_read: 0,
             last_write: 0,
+            last_feed_read: 0,
             looked_at: at,
             beats: Beats { siblings: at, relays: at, masters: at, turn: 0 },
             config,

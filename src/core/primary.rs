@@ -113,6 +113,8 @@ pub(crate) struct Post {
     pub(crate) retention: Retention,
     /// Numbers of writes start here, so that those of an earlier term cannot be taken for this one's.
     pub(crate) first_write: u64,
+    /// So do those of reads for feeds.
+    pub(crate) first_feed_read: u64,
 }
 
 impl Primary {
@@ -126,7 +128,7 @@ impl Primary {
             sink: Sink::new(&standing),
             standing,
             copies,
-            feeds: Feeds::default(),
+            feeds: Feeds::new(post.first_feed_read),
             at_store: BTreeMap::new(),
             owed: BTreeMap::new(),
             owed_count: 0,

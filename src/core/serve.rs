@@ -153,6 +153,7 @@ impl Node {
                 max: self.config.topology.log_entries_max,
             },
             first_write: self.last_write,
+            first_feed_read: self.last_feed_read,
         };
         let epoch = standing.epoch;
         tracing::info!(?epoch, vector = ?standing.vector, "serving");
@@ -299,6 +300,7 @@ impl Node {
     pub(crate) fn step_down(&mut self, out: &mut Outputs) {
         if let Serving::Yes(term) = std::mem::replace(&mut self.serving, Serving::No) {
             self.last_write = term.primary.last_write();
+            self.last_feed_read = term.primary.feeds.last_read();
             let message = format!("{} no longer serves: ask again", self.config.me);
             term.primary.step_down(&Refusal::new(ErrorCode::NotServing, message), out);
             self.tell_clients_serving(out);
