@@ -13,6 +13,13 @@ pub const HOSTS_MAX: usize = 16;
 pub const HOST_PROCESSES_MAX: usize = 16;
 /// Bytes of one frame on a stream, its length prefix left out. Above: the connection is closed.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one frame of a client: a post, a token and a cursor. Above: the connection is closed.
+pub const CLIENT_FRAME_BYTES_MAX: usize = 32 << 10;
+/// Origins that a client's token or cursor names: sixteen for each host. Each is looked up at every commit while the
+/// request waits, so longer ones are refused.
+pub const TOKEN_ORIGINS_MAX: usize = 16 * HOSTS_MAX;
+/// Bytes of one encoded origin and its seq: a host's name, a number of five bytes, one of ten.
+const ORIGIN_BYTES_MAX: usize = 17 + 5 + 10;
 /// Bytes of one heartbeat: fits the smallest QUIC datagram that every path carries.
 pub const HEARTBEAT_BYTES_MAX: usize = 1_000;
 /// Bytes of entries in one replication batch: large enough that a sync is shared, small enough to stay a blink.
@@ -37,6 +44,8 @@ pub const WRITES_WAITING_MAX: usize = 65_536;
 pub const TOKEN_WAITS_MAX: usize = 16_384;
 /// Inputs that wait for the driver; the sender of one more waits.
 pub const INPUTS_WAITING_MAX: usize = 4_096;
+/// Of these, requests of one client's connection: others wait behind that many of its at most.
+pub const CLIENT_INPUTS_WAITING_MAX: usize = 32;
 /// Frames that wait to be written to one peer. Above: dropped, and the link starts anew.
 pub const PEER_FRAMES_WAITING_MAX: usize = 1_024;
 /// Responses that wait to be written to one client. Above: the connection is closed.
@@ -146,6 +155,7 @@ const _: () = assert!(BATCH_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MA
 const _: () = assert!(SNAPSHOT_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_PARTS_IN_FLIGHT_MAX < PEER_FRAMES_WAITING_MAX);
 const _: () = assert!(POST_CHARS_MAX * 4 + 512 < ENTRY_BYTES_MAX);
+const _: () = assert!(2 * TOKEN_ORIGINS_MAX * ORIGIN_BYTES_MAX + ENTRY_BYTES_MAX < CLIENT_FRAME_BYTES_MAX);
 const _: () = assert!(ANSWER_BYTES_MAX + ENTRY_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(ANSWER_BYTES_MAX + FEED_LATE_POSTS_MAX * (POST_CHARS_MAX * 4 + 1_024) < FRAME_BYTES_MAX);
 const _: () = assert!(HEARTBEAT_RELAYS.as_millis() * 4 < HOST_SILENCE_FLOOR.as_millis());

@@ -8,10 +8,11 @@
 
 use std::fmt::Debug;
 
-use gaggle::core::io::Input;
+use gaggle::core::io::{Input, Output};
 use gaggle::core::node::{Node, NodeConfig};
 use gaggle::error::{ErrorCode, Refusal};
 use gaggle::id::{ClientId, EntryId, Epoch, FeedId, Origin, PublicKey, Seq, Token, UserId, Vector};
+use gaggle::limits;
 use gaggle::service::entry::{Entry, Op};
 use gaggle::service::intake::WriteOp;
 use gaggle::service::ledger::{EntryRun, Write, WriteId, WriterMark};
@@ -172,7 +173,7 @@ fn decode<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> 
 /// Hands these bytes to everybody who reads bytes.
 fn swallow(bytes: &[u8]) {
     if let Some(frame) = decode::<ClientFrame>(bytes) {
-        survive(frame);
+        drop(survive(frame));
     }
     decode::<ServerFrame>(bytes);
     decode::<FeedFrame>(bytes);
@@ -197,8 +198,8 @@ fn swallow(bytes: &[u8]) {
     let _ = Topology::parse(&String::from_utf8_lossy(bytes), "lenss.toml");
 }
 
-/// A process that serves alone in its host takes this from a client, and goes on for a while.
-fn survive(frame: ClientFrame) {
+/// A process that serves alone in its host takes this from a client, and goes on for a while. What it answers.
+fn survive(frame: ClientFrame) -> Vec<Output> {
     let at = |ms: u64| Now { mono: Instant::from_micros(ms * 1_000), wall: Wall(1_700_000_000_000_000 + ms * 1_000) };
     let topology = Topology::parse(TOPOLOGY, "lenss.toml").unwrap();
     let me = "W5".parse().unwrap();
@@ -223,6 +224,7 @@ fn survive(frame: ClientFrame) {
         }
         node.check_invariants();
     }
+    out
 }
 
 #[test]
@@ -247,16 +249,51 @@ fn every_sample_is_valid() {
 fn a_clients_clock_at_the_end_of_time_harms_nobody() {
     let token = Token { vector: Vector::new(), hlc: Hlc(u64::MAX) };
     let follow = ClientFrame::Follow { token: token.clone(), since: Vector::new() };
-    survive(follow);
-    survive(ClientFrame::Request(Request { number: u64::MAX, token, body: RequestBody::Status }));
+    drop(survive(follow));
+    drop(survive(ClientFrame::Request(Request { number: u64::MAX, token, body: RequestBody::Status })));
 }
 
 #[test]
 fn seqs_at_the_end_of_a_log_harm_nobody() {
     let far: Vector = [(origin(), Seq(u64::MAX))].into_iter().collect();
-    survive(ClientFrame::Follow { token: Token { vector: far.clone(), hlc: Hlc::ZERO }, since: far.clone() });
+    drop(survive(ClientFrame::Follow { token: Token { vector: far.clone(), hlc: Hlc::ZERO }, since: far.clone() }));
     let body = RequestBody::WhoAmI;
-    survive(ClientFrame::Request(Request { number: 0, token: Token { vector: far, hlc: Hlc::ZERO }, body }));
+    drop(survive(ClientFrame::Request(Request { number: 0, token: Token { vector: far, hlc: Hlc::ZERO }, body })));
+}
+
+/// So many origins, all unheard of.
+fn origins(count: usize) -> Vector {
+    let host = origin().host;
+    (0..count).map(|n| (Origin { host, incarnation: u32::try_from(n).unwrap() }, Seq(1))).collect()
+}
+
+/// Whether this is refused as what no good client sends.
+fn is_refused(frame: ClientFrame) -> bool {
+    survive(frame).iter().any(|output| match output {
+        Output::Reply { frame: ServerFrame::Response { result: Err(refusal), .. }, .. }
+        | Output::Feed { frame: FeedFrame::Ended(refusal), .. } => refusal.code == ErrorCode::BadRequest,
+        _ => false,
+    })
+}
+
+#[test]
+fn a_token_or_cursor_of_more_origins_than_a_cluster_has_is_refused() {
+    for (count, refused) in [(limits::TOKEN_ORIGINS_MAX, false), (limits::TOKEN_ORIGINS_MAX + 1, true)] {
+        let (long, none) = (Token { vector: origins(count), hlc: Hlc::ZERO }, Token::default());
+        let asked = |token: &Token, body| ClientFrame::Request(Request { number: 1, token: token.clone(), body });
+        let since = Some(origins(count));
+        let timeline = RequestBody::Timeline { of: None, limit: 20, since, before: None };
+        let frames = [
+            asked(&long, RequestBody::WhoAmI),
+            asked(&none, timeline),
+            ClientFrame::Follow { token: long.clone(), since: Vector::new() },
+            ClientFrame::Follow { token: none.clone(), since: origins(count) },
+        ];
+        for frame in frames {
+            assert!(bytes(&frame).len() <= limits::CLIENT_FRAME_BYTES_MAX);
+            assert_eq!(is_refused(frame), refused, "{count}");
+        }
+    }
 }
 
 /// A change of some bytes: overwritten, cut off, or put in.

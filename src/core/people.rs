@@ -140,6 +140,16 @@ impl People {
 /// How long an assignment may be unreported: a record spreads within this.
 const REPORTED_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Refuses tokens and cursors that no cluster gives out.
+fn check_lengths(vectors: [Option<&Vector>; 2]) -> Result<(), Refusal> {
+    let longest = vectors.into_iter().flatten().map(Vector::len).max().unwrap_or(0);
+    if longest <= limits::TOKEN_ORIGINS_MAX {
+        return Ok(());
+    }
+    let message = format!("a token or cursor names {longest} origins, more than {}", limits::TOKEN_ORIGINS_MAX);
+    Err(Refusal::new(ErrorCode::BadRequest, message))
+}
+
 impl Node {
     /// A client asks.
     pub(crate) fn on_client(&mut self, now: Now, client: ClientId, request: Request, out: &mut Outputs) {
@@ -147,14 +157,19 @@ impl Node {
         // processes only, or one client could set it to the end of time. Stamps need it not: the store gives them above
         // all that it holds, and the request waits until that is what the token has seen.
         let number = request.number;
+        let since = if let RequestBody::Timeline { since, .. } = &request.body { since.as_ref() } else { None };
+        if let Err(refusal) = check_lengths([Some(&request.token.vector), since]) {
+            return self.respond(client, number, Err(refusal), out);
+        }
         let response = match &request.body {
             RequestBody::Assign => {
                 if self.people.watchers.is_empty() {
                     self.people.routes = self.current_routes(now);
                 }
-                self.people.watchers.insert(client);
+                let first_time = self.people.watchers.insert(client);
                 let assignment = self.assignment(now);
-                if let Some(first) = assignment.hosts.first() {
+                // Who asks again is no further session: counting each time, one client could make this list endless.
+                if let Some(first) = assignment.hosts.first().filter(|_| first_time) {
                     self.people.assigned.push_back((now.mono, first.host));
                 }
                 Ok(Response::Assigned(assignment))
@@ -236,6 +251,10 @@ impl Node {
     ) {
         let me = self.config.me;
         let end = |code, message: String| Output::Feed { feed, frame: FeedFrame::Ended(Refusal::new(code, message)) };
+        if let Err(refusal) = check_lengths([Some(&token.vector), Some(&since)]) {
+            out.push(Output::Feed { feed, frame: FeedFrame::Ended(refusal) });
+            return;
+        }
         let Some(key) = self.people.clients.get(&client).and_then(|person| person.key) else {
             out.push(end(ErrorCode::NotLoggedIn, "a feed needs a profile: run `gaggle login NAME` first".into()));
             return;

@@ -340,8 +340,9 @@ impl Primary {
     fn on_shown(&mut self, out: &mut Outputs) {
         let mut still: BTreeMap<ClientId, usize> = BTreeMap::new();
         for (since, ask) in std::mem::take(&mut self.waiting) {
-            let held = self.beginning.is_none() && self.copies.shown().covers(&ask.request.token.vector);
-            if held && !still.contains_key(&ask.client) {
+            // Of each client only the first is looked at: the others wait behind it, and there may be a thousand.
+            let first = self.beginning.is_none() && !still.contains_key(&ask.client);
+            if first && self.copies.shown().covers(&ask.request.token.vector) {
                 self.perform(ask, out);
             } else {
                 *still.entry(ask.client).or_default() += 1;

@@ -41,7 +41,7 @@ async fn converse(shared: &Arc<Shared>, link: &Link) -> CloseCode {
     let Ok(Ok((send, recv))) = timeout(limits::CONNECT_WAIT, link.accept_bi()).await else {
         return CloseCode::BadFrame;
     };
-    let mut reader = FrameReader::new(recv);
+    let mut reader = FrameReader::with_max(recv, limits::CLIENT_FRAME_BYTES_MAX);
     match reader.read_within::<ClientFrame>(limits::CONNECT_WAIT).await {
         Ok(ClientFrame::Hello { versions }) if Versions::OURS.common(versions).is_some() => {}
         Ok(ClientFrame::Hello { .. }) => return CloseCode::Version,
@@ -53,7 +53,7 @@ async fn converse(shared: &Arc<Shared>, link: &Link) -> CloseCode {
     }
     let client = shared.next_client();
     let opened = Event::ClientOpened { client, key: link.peer_key(), frames };
-    if shared.events.send(opened).await.is_err() {
+    if shared.asks.send(opened).await.is_err() {
         return CloseCode::Goodbye;
     }
     let code = tokio::select! {
@@ -69,15 +69,17 @@ async fn converse(shared: &Arc<Shared>, link: &Link) -> CloseCode {
         },
         _ = link.closed() => CloseCode::Goodbye,
     };
-    let _ = shared.events.send(Event::Input(Input::ClientClosed { client })).await;
+    let _ = shared.asks.send(Event::Input(Input::ClientClosed { client })).await;
     code
 }
 
 async fn hear_requests(shared: &Shared, client: ClientId, mut reader: FrameReader<RecvStream>) -> CloseCode {
+    let places = Arc::new(Semaphore::new(limits::CLIENT_INPUTS_WAITING_MAX));
     loop {
         match reader.read::<ClientFrame>().await {
             Ok(Some(ClientFrame::Request(request))) => {
-                if shared.events.send(Event::Input(Input::Client { client, request })).await.is_err() {
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return CloseCode::Goodbye };
+                if shared.asks.send(Event::Asked { client, request, place }).await.is_err() {
                     return CloseCode::Goodbye;
                 }
             }
@@ -113,7 +115,7 @@ async fn serve_feed(
     place: Option<OwnedSemaphorePermit>,
     (mut send, recv): (SendStream, RecvStream),
 ) {
-    let mut reader = FrameReader::new(recv);
+    let mut reader = FrameReader::with_max(recv, limits::CLIENT_FRAME_BYTES_MAX);
     let Ok(ClientFrame::Follow { token, since }) = reader.read_within(limits::CONNECT_WAIT).await else { return };
     let Some(_place) = place else {
         let refusal = Refusal::new(ErrorCode::Busy, "too many live feeds on one connection: close one");
@@ -122,7 +124,7 @@ async fn serve_feed(
     };
     let (frames, mut waiting) = mpsc::channel(FEED_FRAMES_WAITING_MAX);
     let feed = shared.next_feed();
-    if shared.events.send(Event::FeedOpened { client, feed, token, since, frames }).await.is_err() {
+    if shared.asks.send(Event::FeedOpened { client, feed, token, since, frames }).await.is_err() {
         return;
     }
     let stopped = send.stopped();
@@ -133,7 +135,7 @@ async fn serve_feed(
         () = broken(&mut reader) => {}
     }
     let _ = send.finish();
-    let _ = shared.events.send(Event::Input(Input::FeedClosed { feed })).await;
+    let _ = shared.asks.send(Event::Input(Input::FeedClosed { feed })).await;
 }
 
 /// Writes frames until the driver lets go or the client wants no more. There is no time limit: a reader that pauses
@@ -144,7 +146,7 @@ async fn write_feed(shared: &Shared, feed: FeedId, send: &mut SendStream, waitin
         if write(send, &frame).await.is_none() || last {
             return;
         }
-        if shared.events.send(Event::Input(Input::FeedWritten { feed })).await.is_err() {
+        if shared.asks.send(Event::Input(Input::FeedWritten { feed })).await.is_err() {
             return;
         }
     }

@@ -34,6 +34,9 @@ use crate::wire::heartbeat::Life;
 /// Events taken from the queue at once: timeouts are looked at in between.
 const EVENTS_AT_ONCE: usize = 128;
 
+/// Of clients' events fewer: a read may take a millisecond, and whatever else happens meanwhile waits for them.
+const ASKS_AT_ONCE: usize = 16;
+
 /// Woken this much later than asked, a process was stopped, or too busy to listen.
 const LATE: Duration = Duration::from_millis(200);
 
@@ -63,6 +66,8 @@ pub(super) struct Joints {
     pub(super) store: Arc<dyn Store>,
     /// Everything that happens.
     pub(super) events: mpsc::Receiver<Event>,
+    /// What clients do: taken when nothing else waits, so that a crowd of them delays no heartbeat.
+    pub(super) asks: mpsc::Receiver<Event>,
     /// To the writer thread.
     pub(super) writer: mpsc::Sender<WriteOrder>,
     /// To the siblings' watcher.
@@ -109,6 +114,7 @@ impl Driver {
         self.next.extend(first);
         let mut out = Outputs::new();
         let mut events = Vec::with_capacity(EVENTS_AT_ONCE);
+        let mut asks = Vec::with_capacity(ASKS_AT_ONCE);
         self.settle(&mut out);
         let sleep = tokio::time::sleep(limits::PROC_LOOK);
         tokio::pin!(sleep);
@@ -127,9 +133,10 @@ impl Driver {
                 biased;
                 () = &mut sleep, if due.is_some() => {}
                 _ = self.joints.events.recv_many(&mut events, EVENTS_AT_ONCE) => {}
+                _ = self.joints.asks.recv_many(&mut asks, ASKS_AT_ONCE) => {}
             }
             self.leave_out(asleep_since, due);
-            for event in events.drain(..) {
+            for event in events.drain(..).chain(asks.drain(..)) {
                 self.on_event(event);
                 self.settle(&mut out);
             }
@@ -192,6 +199,10 @@ impl Driver {
             Event::ClientOpened { client, key, frames } => {
                 self.clients.insert(client, Client { frames, under_way: 0 });
                 self.next.push_back(Input::ClientOpened { client, key });
+            }
+            Event::Asked { client, request, place } => {
+                drop(place);
+                self.on_input(Input::Client { client, request });
             }
             Event::FeedOpened { client, feed, token, since, frames } => {
                 if self.clients.contains_key(&client) {

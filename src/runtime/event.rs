@@ -1,12 +1,12 @@
 //! What reaches the driver: the core's inputs, and the ends of channels that lead back out.
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::links::Lanes;
 use crate::core::io::Input;
 use crate::id::{ClientId, FeedId, ProcessId, PublicKey, Token, Vector};
 use crate::net::FrameSender;
-use crate::wire::client::FeedFrame;
+use crate::wire::client::{FeedFrame, Request};
 use crate::wire::peer::PeerHello;
 
 /// One happening for the driver. Whoever sends several sends them over the same channel, so their order holds.
@@ -45,6 +45,15 @@ pub(super) enum Event {
         key: Option<PublicKey>,
         /// Where its replies go; the connection ends when this is dropped.
         frames: FrameSender,
+    },
+    /// A client asks.
+    Asked {
+        /// Who.
+        client: ClientId,
+        /// What.
+        request: Request,
+        /// Its place in the queue, of few that its connection has; given back when the driver takes it.
+        place: OwnedSemaphorePermit,
     },
     /// A client opened a feed.
     FeedOpened {

@@ -188,6 +188,7 @@ async fn run(options: &NodeOptions, site: &Site, supervision: Supervision) -> Re
 
     let config = node_config(options)?;
     let (events, inbox) = mpsc::channel(limits::INPUTS_WAITING_MAX);
+    let (asks, asked) = mpsc::channel(limits::INPUTS_WAITING_MAX);
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let shared = Arc::new(Shared {
         endpoint: endpoint.clone(),
@@ -196,6 +197,7 @@ async fn run(options: &NodeOptions, site: &Site, supervision: Supervision) -> Re
         host: site.spec.host,
         hello: hello(&config),
         events: events.clone(),
+        asks,
         tasks: tasks.clone(),
         cancel: cancel.clone(),
         book: Mutex::new(book),
@@ -209,6 +211,7 @@ async fn run(options: &NodeOptions, site: &Site, supervision: Supervision) -> Re
     let joints = Joints {
         store,
         events: inbox,
+        asks: asked,
         writer: orders,
         watcher: watcher.orders(),
         links: Links::new(Arc::clone(&shared)),

@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) hello: PeerHello,
     /// The driver.
     pub(super) events: mpsc::Sender<Event>,
+    /// The driver, for all that comes of clients: it waits behind everything else.
+    pub(super) asks: mpsc::Sender<Event>,
     /// Owner of the tasks.
     pub(super) tasks: TaskTracker,
     /// Ends them.
