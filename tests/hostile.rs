@@ -269,10 +269,14 @@ fn origins(count: usize) -> Vector {
 
 /// Whether this is refused as what no good client sends.
 fn is_refused(frame: ClientFrame) -> bool {
-    survive(frame).iter().any(|output| match output {
-        Output::Reply { frame: ServerFrame::Response { result: Err(refusal), .. }, .. }
-        | Output::Feed { frame: FeedFrame::Ended(refusal), .. } => refusal.code == ErrorCode::BadRequest,
-        _ => false,
+    survive(frame).iter().any(|output| {
+        if let Output::Reply { frame: ServerFrame::Response { result: Err(refusal), .. }, .. }
+        | Output::Feed { frame: FeedFrame::Ended(refusal), .. } = output
+        {
+            refusal.code == ErrorCode::BadRequest
+        } else {
+            false
+        }
     })
 }
 
