@@ -3,6 +3,9 @@
 //! `--verbose` shows the last lines of each run (`--lines N` of them, `--heartbeats` too). A failing seed is replayed
 //! with its last lines, and the run goes on with `--keep-going`. The exit status is 1 if any seed failed.
 //!
+//! `--minimise` cuts each failing seed down to the faults, people and time that it needs to fail, and prints the command
+//! that replays what is left (`--faults`, `--who` and `--until` are for that).
+//!
 //! `--mutants` puts each known bug back in turn and looks for a seed that finds it, for a minute at most: a line for
 //! each, and exit status 1 if one lives.
 
@@ -11,11 +14,14 @@
 #[path = "../tests/sim/harness/mod.rs"]
 mod harness;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use harness::{Mutant, Options, Outcome, run};
+use harness::minimise::{minimise, plan};
+use harness::{Mutant, Options, Outcome, Shape, run, seconds};
 
 /// Simulates clusters under faults.
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command")]
@@ -42,9 +48,80 @@ struct Arguments {
     /// Put every known bug back in turn, and print which seed finds it.
     #[arg(long)]
     mutants: bool,
+    /// Simulate clusters of this shape only (a wrong name lists them).
+    #[arg(long)]
+    shape: Option<Shape>,
+    /// So many people.
+    #[arg(long)]
+    people: Option<u64>,
+    /// Of the faults that a seed draws, inflict these: numbers with commas, or `none`.
+    #[arg(long)]
+    faults: Option<Numbers>,
+    /// Of the people that a seed draws, only these come.
+    #[arg(long)]
+    who: Option<Numbers>,
+    /// People begin no calls after so many simulated seconds; the faults end a second before.
+    #[arg(long)]
+    until: Option<f64>,
+    /// Cut each failing seed down to what it needs to fail.
+    #[arg(long)]
+    minimise: bool,
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
+}
+
+/// A list of numbers on the command line.
+#[derive(Debug, Clone)]
+struct Numbers(BTreeSet<usize>);
+
+impl FromStr for Numbers {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(list: &str) -> Result<Self, Self::Err> {
+        let numbers = list.split(',').filter(|number| *number != "none");
+        numbers.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Arguments {
+    /// How to run this seed.
+    fn options(&self, seed: u64) -> Options {
+        let options = Options {
+            mutant: self.mutant,
+            shape: self.shape,
+            people: self.people,
+            faults: self.faults.clone().map(|numbers| numbers.0),
+            who: self.who.clone().map(|numbers| numbers.0),
+            ..Options::new(seed)
+        };
+        match self.until {
+            Some(until) => options.until(Duration::from_secs_f64(until).as_micros().try_into().unwrap()),
+            None => options,
+        }
+    }
+}
+
+/// The command that replays a run.
+fn command(options: &Options) -> String {
+    let list = |numbers: &BTreeSet<usize>| match numbers.is_empty() {
+        true => "none".to_owned(),
+        false => numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+    };
+    let mut command = format!("cargo run --release --example sim -- --start {} --seeds 1", options.seed);
+    let mut add = |flag: &str, value: Option<String>| {
+        if let Some(value) = value {
+            command.push_str(&format!(" --{flag} {value}"));
+        }
+    };
+    add("mutant", options.mutant.map(|mutant| mutant.name().to_owned()));
+    add("shape", options.shape.map(|shape| shape.name().to_owned()));
+    add("people", options.people.map(|people| people.to_string()));
+    add("faults", options.faults.as_ref().map(list));
+    add("who", options.who.as_ref().map(list));
+    let until = options.calls_until;
+    add("until", (until != Options::new(0).calls_until).then(|| format!("{}", until as f64 / 1e6)));
+    command
 }
 
 /// How long a mutant is hunted for.
@@ -61,7 +138,7 @@ fn hunt_mutants(start: u64) -> ExitCode {
         let found = (start..).take_while(|_| begun.elapsed() < HUNT).find_map(|seed| {
             let options = Options { mutant: Some(mutant), ..Options::new(seed) };
             let failure = match std::panic::catch_unwind(|| run(options).failure) {
-                Ok(failure) => failure,
+                Ok(failure) => failure.map(|failure| failure.to_string()),
                 Err(_) => Some("the node panicked".to_owned()),
             };
             failure.map(|failure| (seed, failure))
@@ -93,16 +170,20 @@ fn main() -> ExitCode {
     for seed in arguments.start..arguments.start + arguments.seeds {
         // Known before the run: in release a panic of the node ends the process.
         std::panic::set_hook(Box::new(move |panic| eprintln!("seed {seed}: {panic}")));
-        let outcome = run(Options { mutant: arguments.mutant, ..Options::new(seed) });
+        let options = arguments.options(seed);
+        let outcome = run(options.clone());
         runs += 1;
         events += outcome.counts.events;
         micros += outcome.micros;
         longest = longest.max(outcome.healed_in);
         if outcome.failure.is_some() || arguments.verbose {
-            show(&arguments, seed, &outcome);
+            show(&arguments, &options, &outcome);
         }
         if outcome.failure.is_some() {
             failures += 1;
+            if arguments.minimise {
+                show_minimised(options);
+            }
             if !arguments.keep_going {
                 break;
             }
@@ -120,16 +201,50 @@ fn main() -> ExitCode {
 }
 
 /// Replays a seed with its lines.
-fn show(arguments: &Arguments, seed: u64, outcome: &Outcome) {
-    let lines = if arguments.verbose { arguments.lines } else { arguments.lines.min(60) };
-    let (heartbeats, mutant) = (arguments.heartbeats, arguments.mutant);
-    let again = run(Options { trace: lines, heartbeats, mutant, ..Options::new(seed) });
+fn show(arguments: &Arguments, options: &Options, outcome: &Outcome) {
+    let lines = match (arguments.verbose, arguments.minimise) {
+        (true, _) => arguments.lines,
+        // The lines of the smaller run are more to the point.
+        (false, true) => 0,
+        (false, false) => arguments.lines.min(60),
+    };
+    let again = run(Options { trace: lines, heartbeats: arguments.heartbeats, ..options.clone() });
     for line in &again.trace {
         println!("{line}");
     }
+    let seed = options.seed;
     println!("seed {seed}: {:?}", outcome.counts);
     if let Some(failure) = &outcome.failure {
         println!("seed {seed} FAILED {failure}");
-        println!("replay: cargo run --release --example sim -- --start {seed} --seeds 1 --verbose");
+        println!("replay: {} --verbose", command(options));
     }
+}
+
+/// Lines that tell what a fault did.
+const TELLING: &[&str] =
+    &[" FAULT ", " UNDO ", " HEAL", " dies", " is stopped", " goes on", " vanishes", " is put back ", "'s clocks "];
+
+/// Makes a failing run as small as it gets, and shows what it still needs to fail.
+fn show_minimised(options: Options) {
+    let (faults, people) = plan(&options);
+    let Some(found) = minimise(options) else { return };
+    let (faults_left, people_left) = plan(&found.options);
+    println!(
+        "minimised in {} runs: {} of {} faults, {} of {} people, calls until {}",
+        found.runs,
+        faults_left.len(),
+        faults.len(),
+        people_left.len(),
+        people.len(),
+        seconds(found.options.calls_until)
+    );
+    // What each fault did stands in the lines of the run.
+    let again = run(Options { trace: usize::MAX, ..found.options.clone() });
+    for line in again.trace.iter().filter(|line| TELLING.iter().any(|word| line.contains(word))) {
+        println!("  {line}");
+    }
+    if let Some(failure) = again.failure {
+        println!("  FAILED {failure}");
+    }
+    println!("replay: {} --verbose", command(&found.options));
 }

@@ -360,6 +360,13 @@ impl Vector {
         }
     }
 
+    /// What both hold.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        let both = self.iter().map(|(origin, seq)| (origin, seq.min(other.get(origin))));
+        both.filter(|(_, seq)| *seq > Seq::ZERO).collect()
+    }
+
     /// The origins held, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Origin, Seq)> + '_ {
         self.0.iter().map(|(origin, seq)| (*origin, *seq))

@@ -77,8 +77,15 @@ pub const COMMIT_WRITES_MAX: usize = 4_096;
 pub const CUT_ENTRIES_MAX: u64 = 8_192;
 /// The size of the LMDB map, bytes: address space, not disk.
 pub const STORE_BYTES_MAX: usize = 1 << 38;
-/// Rows of one snapshot chunk are bounded by these bytes: one short read transaction.
-pub const SNAPSHOT_BYTES_MAX: usize = 512 << 10;
+/// Rows of one part of a snapshot are bounded by these bytes: a read of half a millisecond, which is done where the
+/// sender's other work is.
+pub const SNAPSHOT_BYTES_MAX: usize = 128 << 10;
+/// Parts of a snapshot sent to one host and not yet on its disk: 2 MiB. What has come is merged in one commit, so this
+/// bounds how long the receiver's writer holds its lock (about 30 ms: 3 us a row), and the memory of a snapshot at both
+/// ends. Less would sync more often: each commit waits for two syncs.
+pub const SNAPSHOT_PARTS_IN_FLIGHT_MAX: usize = 16;
+/// Bytes of a key at which a snapshot goes on: a user and a request id are shorter.
+pub const SNAPSHOT_KEY_BYTES_MAX: usize = 128;
 
 /// Relays of different hosts: half of what finds a dead host in under 200 ms.
 pub const HEARTBEAT_RELAYS: Duration = Duration::from_millis(25);
@@ -106,6 +113,9 @@ pub const COPIES_WAIT: Duration = Duration::from_millis(500);
 pub const TOKEN_WAIT: Duration = Duration::from_millis(300);
 /// Other origins' entries are sent when the receiver has lacked them for this long.
 pub const FORWARD_AFTER: Duration = Duration::from_millis(200);
+/// A snapshot is offered again after this while its receiver takes none, or one from elsewhere; and one of which
+/// nothing more comes for this long is taken from whoever offers it next.
+pub const SNAPSHOT_SILENCE: Duration = Duration::from_secs(1);
 /// A receiver that has not answered for this long is asked anew where it stands.
 pub const REPLICATION_SILENCE: Duration = Duration::from_secs(1);
 /// How long the first primary after a stop of its whole host waits for the other hosts' answers.
@@ -136,10 +146,14 @@ pub const REQUEST_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const LAG_ALARM: u64 = 20_000;
 /// Clocks that differ by more raise an alarm.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
+/// A comparison of clocks says nothing any more after this: who hears other hosts compares several times a second.
+pub const CLOCK_SKEW_MEMORY: Duration = Duration::from_secs(2);
 /// No read transaction lasts longer: an old reader keeps pages from being used again.
 pub const READ_TRANSACTION_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_PARTS_IN_FLIGHT_MAX < PEER_FRAMES_WAITING_MAX);
 const _: () = assert!(POST_CHARS_MAX * 4 + 512 < ENTRY_BYTES_MAX);
 const _: () = assert!(2 * TOKEN_ORIGINS_MAX * ORIGIN_BYTES_MAX + ENTRY_BYTES_MAX < CLIENT_FRAME_BYTES_MAX);
 const _: () = assert!(ANSWER_BYTES_MAX + ENTRY_BYTES_MAX < FRAME_BYTES_MAX);

@@ -16,6 +16,7 @@ use gaggle::limits;
 use gaggle::service::entry::{Entry, Op};
 use gaggle::service::intake::WriteOp;
 use gaggle::service::ledger::{EntryRun, Write, WriteId, WriterMark};
+use gaggle::service::snapshot::Part;
 use gaggle::store::{MemoryStore, Store};
 use gaggle::time::{Hlc, Instant, Now, Wall};
 use gaggle::topology::Topology;
@@ -128,6 +129,9 @@ fn samples() -> Vec<Vec<u8>> {
         bytes(&PeerMessage::View(view())),
         bytes(&PeerMessage::Held { stream: 1, epoch: Epoch(1), vector: vector() }),
         bytes(&PeerMessage::Batch { stream: 1, hlc: Hlc(2), runs: vec![run()] }),
+        bytes(&PeerMessage::SnapshotOffer { stream: 1, cut: vector() }),
+        bytes(&PeerMessage::SnapshotWanted { stream: 1, at: vec![7; 20] }),
+        bytes(&PeerMessage::SnapshotRows { stream: 1, part: part(snapshot(), vector()) }),
         run().entries.remove(0),
         snapshot(),
         TOPOLOGY.as_bytes().to_vec(),
@@ -154,6 +158,11 @@ fn snapshot() -> Vec<u8> {
     chunk
 }
 
+/// A whole snapshot of these rows.
+fn part(bytes: Vec<u8>, vector: Vector) -> Part {
+    Part { at: Vec::new(), bytes, next: None, vector }
+}
+
 /// Decodes, and if that succeeds finds what was encoded again.
 fn decode<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
     let message: T = frame::decode_body(bytes).ok()?;
@@ -176,14 +185,16 @@ fn swallow(bytes: &[u8]) {
     if let Some(PeerMessage::Batch { runs, .. }) = message {
         runs.into_iter().for_each(|run| commit(&store, Write::Run(run)));
     } else if let Some(PeerMessage::Held { vector, .. }) = message {
-        commit(&store, Write::Adopt(vector.clone()));
+        commit(&store, Write::Rows(part(Vec::new(), vector.clone())));
         commit(&store, Write::Cut(vector));
+    } else if let Some(PeerMessage::SnapshotRows { part, .. }) = message {
+        commit(&store, Write::Rows(part));
     }
     if let Ok(entry) = Entry::decode(bytes) {
         let run = EntryRun { origin: entry.id.origin, from: entry.id.seq, entries: vec![bytes.to_vec()] };
         commit(&store, Write::Run(run));
     }
-    commit(&store, Write::Rows(bytes.to_vec()));
+    commit(&store, Write::Rows(part(bytes.to_vec(), Vector::new())));
     let _ = Topology::parse(&String::from_utf8_lossy(bytes), "lenss.toml");
 }
 

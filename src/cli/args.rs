@@ -13,7 +13,7 @@ use crate::id::{HostId, ProcessId, RequestId, UserName};
 use crate::limits;
 use crate::topology::AckLevel;
 
-const DRILL_HELP: &str = "It touches nothing but the cluster that it starts: a copy of the topology with free ports on 127.0.0.1, in a temporary folder.\n\nExample:\n  gaggle drill kill --times 50 --topology topology/lenss.toml";
+const DRILL_HELP: &str = "It touches nothing but the cluster that it starts: a copy of the topology in a temporary folder, with free ports on 127.0.0.1. For partition, loss, disk, clock and chaos it runs in network and mount namespaces of its own, which takes root or user namespaces; `all` and `chaos` leave out what this machine does not allow, and say so.\n\nExamples:\n  gaggle drill kill --times 50 --topology topology/lenss.toml\n  sudo gaggle drill partition\n  sudo gaggle drill chaos --seconds 3600 --seed 7";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -258,7 +258,17 @@ pub(crate) enum Drill {
     Stop,
     /// All processes of a host that has clients: all stopped, then all killed
     Host,
-    /// Each of these in turn, each on a cluster of its own
+    /// Hosts cut from each other, or from everything, for three seconds
+    Partition,
+    /// One packet in twenty, or in five, is lost for three seconds
+    Loss,
+    /// The disk of a host, hosts in turn, is full until a second after `status` says so
+    Disk,
+    /// The wall clock of a host, hosts in turn, is wrong by up to an hour for some seconds
+    Clock,
+    /// A random mixture of these on one cluster, some two at a time, for so many --seconds
+    Chaos,
+    /// Each of these but chaos in turn, each on a cluster of its own
     All,
 }
 
@@ -267,15 +277,33 @@ pub(crate) enum Drill {
 pub(crate) struct DrillArgs {
     /// What is done to the cluster
     pub(crate) fault: Drill,
-    /// How often
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) times: u32,
+    /// How often [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) times: Option<u32>,
     /// People at once, each with one post under way
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) clients: u32,
     /// With kill and stop: this process, whatever its duty
     #[arg(long, value_name = "ID")]
     pub(crate) process: Option<ProcessId>,
+    /// With chaos: how long [default: 60]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) seconds: Option<Duration>,
+    /// With chaos: the same faults in the same order again (what they meet, the machine decides)
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
+impl DrillArgs {
+    /// How often.
+    pub(crate) fn times(&self) -> u32 {
+        self.times.unwrap_or(10)
+    }
+
+    /// How long chaos lasts.
+    pub(crate) fn seconds(&self) -> Duration {
+        self.seconds.unwrap_or(Duration::from_secs(60))
+    }
 }
 
 /// `config`.

@@ -1,6 +1,6 @@
 //! `up`: the processes of some hosts as children of this command, and a view of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -47,8 +47,12 @@ pub(crate) async fn run(context: &Context, args: &UpArgs) -> Result<u8, Failure>
     let stop = interrupted();
     let loaded = context.topology()?;
     let hosts = chosen(&loaded.topology, &args.hosts)?;
-    let options =
-        UpOptions { topology_path: loaded.path.clone(), topology: loaded.topology.clone(), hosts: hosts.clone() };
+    let options = UpOptions {
+        topology_path: loaded.path.clone(),
+        topology: loaded.topology.clone(),
+        hosts: hosts.clone(),
+        before: BTreeMap::new(),
+    };
     let (supervisor, events) =
         Supervisor::start(options).map_err(|error| Failure::failed(format!("cannot start the processes: {error}")))?;
     let result = watch(context, &loaded, &hosts, started, events, stop).await;

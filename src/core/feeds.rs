@@ -50,13 +50,24 @@ pub(crate) struct Feeds {
     feeds: BTreeMap<FeedId, Feed>,
     /// Feeds that wait for what they lack, by the end of their patience.
     waiting: VecDeque<(Instant, FeedId)>,
-    next_read: u64,
+    last_read: u64,
 }
 
 /// Numbers of reads for feeds are apart from those of the relay.
 const READS_FROM: u64 = 1 << 48;
 
 impl Feeds {
+    /// No feeds. Their reads are numbered from here on, so that the answer to one of an earlier term, which may come late,
+    /// is not taken for one of this term's.
+    pub(crate) fn new(last_read: u64) -> Self {
+        Self { last_read, ..Self::default() }
+    }
+
+    /// Where the numbers of the next term may start.
+    pub(crate) fn last_read(&self) -> u64 {
+        self.last_read
+    }
+
     /// How many feeds a client has.
     pub(crate) fn of(&self, client: ClientId) -> usize {
         self.feeds.values().filter(|feed| feed.client == client).count()
@@ -117,8 +128,8 @@ impl Feeds {
         let groups: Vec<(Vector, Vec<(FeedId, UserId)>)> =
             groups.into_iter().map(|(cursor, feeds)| (cursor.clone(), feeds)).collect();
         for (from, feeds) in groups {
-            self.next_read += 1;
-            let read = ReadId(READS_FROM + self.next_read);
+            self.last_read += 1;
+            let read = ReadId(READS_FROM + self.last_read);
             for (id, _) in &feeds {
                 if let Some(feed) = self.feeds.get_mut(id) {
                     feed.state = State::Reading(read);

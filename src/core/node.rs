@@ -18,7 +18,6 @@ use crate::core::mesh::{self, Gone, Mesh, Willing};
 use crate::core::people::People;
 use crate::core::relay::Relay;
 use crate::core::serve::{Restarts, Serving};
-use crate::core::sink::SnapshotPart;
 use crate::id::{Epoch, HostId, ProcessId};
 use crate::limits;
 use crate::time::{Hlc, Instant, Now};
@@ -104,6 +103,7 @@ pub struct Node {
     pub(crate) recalls: BTreeMap<ReadId, ProcessId>,
     pub(crate) next_read: u64,
     pub(crate) last_write: u64,
+    pub(crate) last_feed_read: u64,
     beats: Beats,
     /// When timeouts were last looked at: silences that were suspicious then are not news.
     looked_at: Instant,
@@ -148,6 +148,7 @@ impl Node {
             recalls: BTreeMap::new(),
             next_read: 0,
             last_write: 0,
+            last_feed_read: 0,
             looked_at: at,
             beats: Beats { siblings: at, relays: at, masters: at, turn: 0 },
             config,
@@ -245,7 +246,7 @@ impl Node {
             }
             Input::PeerDown { peer } => {
                 if let Some(term) = self.serving.term_mut() {
-                    term.primary.sink.on_down(peer);
+                    term.primary.sink.on_down(now.mono, peer, out);
                 }
             }
             Input::Peer { from, message } => self.on_message(now, from, message, out),
@@ -273,11 +274,7 @@ impl Node {
             }
             Input::Persisted { writes, result } => self.on_persisted(now, &writes, result, out),
             Input::LogRead { read, chunk } => self.on_log_read(now, read, chunk, out),
-            Input::SnapshotRead { read, chunk, standing } => {
-                if let Some(relay) = &mut self.relay {
-                    relay.source.on_snapshot_read(read, chunk, &standing, out);
-                }
-            }
+            Input::SnapshotRead { read, chunk, standing } => self.on_snapshot_read(now, read, chunk, standing, out),
             Input::QueryDone { client, number, epoch, result } => {
                 self.on_query_done(now, client, number, epoch, result, out);
             }
@@ -330,14 +327,14 @@ impl Node {
             PeerMessage::View(view) => self.on_view(now, from, view, out),
             PeerMessage::Committed { vector, .. } => self.on_nudge(now, &vector, out),
             PeerMessage::Copies { host, vector } => self.on_copies(now, host, &vector, out),
-            PeerMessage::Open { stream } => self.on_open(from, stream, out),
-            PeerMessage::Batch { stream, hlc, runs } => self.on_batch(from, stream, hlc, runs, out),
-            PeerMessage::Snapshot { stream, chunk } => {
-                self.on_snapshot_part(from, stream, SnapshotPart::Rows(chunk), out);
+            PeerMessage::Open { stream } => self.on_open(now, from, stream, out),
+            PeerMessage::Batch { stream, hlc, runs } => self.on_batch(now, from, (stream, hlc), runs, out),
+            PeerMessage::Snapshot { stream, .. } | PeerMessage::SnapshotDone { stream, .. } => {
+                out.push(Output::Send { to: from, message: PeerMessage::Closed { stream } });
             }
-            PeerMessage::SnapshotDone { stream, vector } => {
-                self.on_snapshot_part(from, stream, SnapshotPart::Done(vector), out);
-            }
+            PeerMessage::SnapshotOffer { stream, cut } => self.on_snapshot_offer(now, from, stream, cut, out),
+            PeerMessage::SnapshotWanted { stream, at } => self.on_snapshot_wanted(now, from, stream, at, out),
+            PeerMessage::SnapshotRows { stream, part } => self.on_snapshot_rows(now, from, stream, part, out),
             PeerMessage::Held { stream, vector, .. } => self.on_held(now, from, stream, vector, out),
             PeerMessage::Closed { stream } => self.on_stream_closed(now, from, stream),
             PeerMessage::SnapshotHeld { stream } => self.on_snapshot_held(now, from, stream, out),
@@ -563,6 +560,9 @@ fn bears_on_duties(message: &PeerMessage) -> bool {
         | PeerMessage::Snapshot { .. }
         | PeerMessage::SnapshotDone { .. }
         | PeerMessage::SnapshotHeld { .. }
+        | PeerMessage::SnapshotOffer { .. }
+        | PeerMessage::SnapshotWanted { .. }
+        | PeerMessage::SnapshotRows { .. }
         | PeerMessage::Recall => false,
     }
 }

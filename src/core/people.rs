@@ -69,8 +69,8 @@ pub(crate) struct People {
     director: Option<ProcessId>,
     /// Assignments that the hosts' records may not show yet.
     assigned: VecDeque<(Instant, HostId)>,
-    /// Other hosts' clocks less this one's, in microseconds, as their records came in.
-    skews: BTreeMap<HostId, i64>,
+    /// Other hosts' clocks less this one's, in microseconds, when their records last came in.
+    skews: BTreeMap<HostId, (Instant, i64)>,
     pub(crate) turn: usize,
 }
 
@@ -116,15 +116,18 @@ impl People {
     }
 
     /// Compares another host's clock with this one's.
-    pub(crate) fn note_clock(&mut self, host: HostId, theirs: Wall, ours: Wall) {
+    pub(crate) fn note_clock(&mut self, host: HostId, theirs: Wall, ours: Now) {
         let micros = |wall: Wall| i64::try_from(wall.0).unwrap_or(i64::MAX);
-        self.skews.insert(host, micros(theirs).saturating_sub(micros(ours)));
+        self.skews.insert(host, (ours.mono, micros(theirs).saturating_sub(micros(ours.wall))));
     }
 
-    /// Hosts whose clocks are too far off.
-    pub(crate) fn skewed(&self) -> impl Iterator<Item = (HostId, i64)> + '_ {
+    /// Hosts whose clocks are too far off. An old comparison does not count: a process that relays no more hears no
+    /// other host, and would otherwise raise its last alarm for ever.
+    pub(crate) fn skewed(&self, now: Now) -> impl Iterator<Item = (HostId, i64)> + '_ {
         let max = i64::try_from(limits::CLOCK_SKEW_MAX.as_micros()).unwrap_or(i64::MAX);
-        self.skews.iter().filter(move |(_, skew)| skew.abs() > max).map(|(host, skew)| (*host, *skew))
+        let fresh = move |at: Instant| now.mono.since(at) <= limits::CLOCK_SKEW_MEMORY;
+        let far = move |(at, skew): (Instant, i64)| fresh(at) && skew.abs() > max;
+        self.skews.iter().filter(move |(_, noted)| far(**noted)).map(|(host, (_, skew))| (*host, *skew))
     }
 
     /// Assignments to a host in the last second.
@@ -448,6 +451,7 @@ mod tests {
             digest: Digest::default(),
             entries: 1,
             cut: Vector::new(),
+            snapshot: None,
             disk_bytes: 0,
         }
     }
@@ -523,5 +527,16 @@ mod tests {
         node.handle_timeout(at(50), &mut out);
         node.handle_timeout(at(60), &mut out);
         assert_eq!(told(&out), [None]);
+    }
+
+    #[test]
+    fn a_clock_that_is_compared_no_more_raises_no_alarm() {
+        let (mut people, host): (People, HostId) = (People::default(), "a".parse().unwrap());
+        let skewed = |people: &People, ms| people.skewed(at(ms)).collect::<Vec<_>>();
+        people.note_clock(host, Wall(70_000_000), at(10_000));
+        assert_eq!(skewed(&people, 11_000), [(host, 60_000_000)]);
+        assert_eq!(skewed(&people, 13_000), []);
+        people.note_clock(host, Wall(14_000_000), at(14_000));
+        assert_eq!(skewed(&people, 14_000), []);
     }
 }

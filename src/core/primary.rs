@@ -113,6 +113,8 @@ pub(crate) struct Post {
     pub(crate) retention: Retention,
     /// Numbers of writes start here, so that those of an earlier term cannot be taken for this one's.
     pub(crate) first_write: u64,
+    /// So do those of reads for feeds.
+    pub(crate) first_feed_read: u64,
 }
 
 impl Primary {
@@ -123,10 +125,10 @@ impl Primary {
             host: post.host,
             level: post.level,
             numbers: Numbers { epoch: standing.epoch, next: post.first_write },
+            sink: Sink::new(&standing),
             standing,
             copies,
-            sink: Sink::default(),
-            feeds: Feeds::default(),
+            feeds: Feeds::new(post.first_feed_read),
             at_store: BTreeMap::new(),
             owed: BTreeMap::new(),
             owed_count: 0,
@@ -247,7 +249,7 @@ impl Primary {
             }
         }
         self.expect_copies(now);
-        self.sink.on_persisted(&outcomes, &self.standing.vector, &mut self.numbers, out);
+        self.sink.on_persisted(now.mono, &outcomes, &self.standing, &mut self.numbers, out);
         self.on_shown(out);
         self.shorten_log(out);
     }

@@ -10,7 +10,8 @@ use crate::core::mesh::{self, Changed, ViewSource};
 use crate::core::node::Node;
 use crate::core::source::{Reads, Source};
 use crate::id::{HostId, ProcessId, Vector};
-use crate::service::ledger::LogChunk;
+use crate::service::ledger::{LogChunk, Standing};
+use crate::service::snapshot::Chunk;
 use crate::time::Now;
 use crate::wire::heartbeat::{Fitness, Heartbeat, HostRecord, HostView, Life, PrimaryStatus, ProcessRecord};
 use crate::wire::peer::PeerMessage;
@@ -111,10 +112,39 @@ impl Node {
         }
     }
 
-    /// As the relay: a receiver has a chunk of the snapshot.
+    /// As the relay: a receiver wants the snapshot that was offered.
+    pub(crate) fn on_snapshot_wanted(
+        &mut self,
+        now: Now,
+        from: ProcessId,
+        stream: u64,
+        at: Vec<u8>,
+        out: &mut Outputs,
+    ) {
+        if let Some(relay) = &mut self.relay {
+            relay.source.on_snapshot_wanted(now.mono, from, stream, at, &mut Numbers(&mut self.next_read), out);
+        }
+    }
+
+    /// As the relay: a receiver has a part of the snapshot.
     pub(crate) fn on_snapshot_held(&mut self, now: Now, from: ProcessId, stream: u64, out: &mut Outputs) {
         if let Some(relay) = &mut self.relay {
             relay.source.on_snapshot_held(now.mono, from, stream, &mut Numbers(&mut self.next_read), out);
+        }
+    }
+
+    /// The tables were read for another host's stream.
+    pub(crate) fn on_snapshot_read(
+        &mut self,
+        now: Now,
+        read: ReadId,
+        chunk: Chunk,
+        standing: Standing,
+        out: &mut Outputs,
+    ) {
+        if let Some(relay) = &mut self.relay {
+            let reads = &mut Numbers(&mut self.next_read);
+            relay.source.on_snapshot_read(now.mono, read, chunk, standing.vector, reads, out);
         }
     }
 
@@ -157,7 +187,7 @@ impl Node {
             }
             self.mesh.on_view(view, ViewSource::OwnRelay)
         } else if of == host {
-            self.people.note_clock(host, view.record.wall, now.wall);
+            self.people.note_clock(host, view.record.wall, now);
             let news = self.mesh.on_view(view, ViewSource::Itself);
             let heard = if self.relay.is_some() { self.mesh.on_far_relay(now.mono, host) } else { Changed::No };
             if news == Changed::Yes { news } else { heard }

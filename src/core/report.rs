@@ -28,7 +28,7 @@ impl Node {
             alarms.push("no master directs: any process answers clients meanwhile".into());
         }
         digest_alarms(&views, &mut alarms);
-        for (host, skew) in self.people.skewed() {
+        for (host, skew) in self.people.skewed(now) {
             alarms.push(format!("the clock of {host} differs from {}'s by {} ms", self.host, skew / 1_000));
         }
         ClusterStatus { cluster: self.config.topology.cluster.clone(), alarms, hosts }

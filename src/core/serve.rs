@@ -19,11 +19,11 @@ use crate::core::mesh::Willing;
 use crate::core::node::{Node, Phase, Warm};
 use crate::core::primary::{Post, Primary};
 use crate::core::retention::Retention;
-use crate::core::sink::SnapshotPart;
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Epoch, HostId, Origin, ProcessId, Vector};
 use crate::limits;
 use crate::service::ledger::{Committed, EntryRun, Standing, WriteId};
+use crate::service::snapshot::Part;
 use crate::time::{Hlc, Instant, Now};
 use crate::wire::client::ServerFrame;
 use crate::wire::heartbeat::{Fitness, Life, PrimaryStatus};
@@ -109,7 +109,9 @@ impl Term {
         if !self.primary.writable() {
             return Fitness::DiskFull;
         }
-        let caught_up = self.primary.standing().vector.covers(&self.wants) || now.mono >= self.ready_by;
+        let standing = self.primary.standing();
+        let whole = standing.snapshot.is_none() && standing.vector.covers(&self.wants);
+        let caught_up = whole || now.mono >= self.ready_by;
         if self.settled() && caught_up { Fitness::Ready } else { Fitness::CatchingUp }
     }
 }
@@ -151,6 +153,7 @@ impl Node {
                 max: self.config.topology.log_entries_max,
             },
             first_write: self.last_write,
+            first_feed_read: self.last_feed_read,
         };
         let epoch = standing.epoch;
         tracing::info!(?epoch, vector = ?standing.vector, "serving");
@@ -297,6 +300,7 @@ impl Node {
     pub(crate) fn step_down(&mut self, out: &mut Outputs) {
         if let Serving::Yes(term) = std::mem::replace(&mut self.serving, Serving::No) {
             self.last_write = term.primary.last_write();
+            self.last_feed_read = term.primary.feeds.last_read();
             let message = format!("{} no longer serves: ask again", self.config.me);
             term.primary.step_down(&Refusal::new(ErrorCode::NotServing, message), out);
             self.tell_clients_serving(out);
@@ -372,25 +376,39 @@ impl Node {
     }
 
     /// Another host's relay asks where this host stands.
-    pub(crate) fn on_open(&mut self, from: ProcessId, stream: u64, out: &mut Outputs) {
+    pub(crate) fn on_open(&mut self, now: Now, from: ProcessId, stream: u64, out: &mut Outputs) {
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
         let (epoch, vector) = (primary.epoch(), primary.standing().vector.clone());
-        primary.sink.on_open(from, stream, epoch, &vector, out);
+        primary.sink.on_open(now.mono, from, stream, (epoch, &vector), out);
     }
 
     /// Another host's relay sends entries.
-    pub(crate) fn on_batch(&mut self, from: ProcessId, stream: u64, hlc: Hlc, runs: Vec<EntryRun>, out: &mut Outputs) {
+    pub(crate) fn on_batch(
+        &mut self,
+        now: Now,
+        from: ProcessId,
+        (stream, hlc): (u64, Hlc),
+        runs: Vec<EntryRun>,
+        out: &mut Outputs,
+    ) {
         self.hlc = self.hlc.max(hlc);
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
         let (sink, writes) = primary.sink();
-        sink.on_batch(from, stream, runs, writes, out);
+        sink.on_batch(now.mono, from, stream, runs, writes, out);
+    }
+
+    /// Another host's relay offers a snapshot.
+    pub(crate) fn on_snapshot_offer(&mut self, now: Now, from: ProcessId, stream: u64, cut: Vector, out: &mut Outputs) {
+        let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
+        let epoch = primary.epoch();
+        primary.sink.on_offer(now.mono, from, stream, cut, epoch, out);
     }
 
     /// Another host's relay sends a part of a snapshot.
-    pub(crate) fn on_snapshot_part(&mut self, from: ProcessId, stream: u64, part: SnapshotPart, out: &mut Outputs) {
+    pub(crate) fn on_snapshot_rows(&mut self, now: Now, from: ProcessId, stream: u64, part: Part, out: &mut Outputs) {
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
         let (sink, writes) = primary.sink();
-        sink.on_snapshot(from, stream, part, writes, out);
+        sink.on_rows(now.mono, from, stream, part, writes, out);
     }
 
     /// SIGTERM: hand the duties over and leave.
@@ -483,96 +501,4 @@ impl Node {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::io::Input;
-    use crate::core::node::NodeConfig;
-    use crate::id::{Digest, Seq};
-    use crate::service::ledger::Write;
-    use crate::time::Wall;
-    use crate::topology::Topology;
-
-    const ALONE: &str = r#"
-        cluster = "test"
-
-        [[host]]
-        name = "a"
-
-        [[host.process]]
-        id = "W1"
-        role = "worker"
-        addr = "127.0.0.1:7001"
-
-        [[host.process]]
-        id = "W2"
-        role = "worker"
-        addr = "127.0.0.1:7002"
-    "#;
-
-    fn id(name: &str) -> ProcessId {
-        name.parse().unwrap()
-    }
-
-    fn at(ms: u64) -> Now {
-        Now { mono: Instant::from_micros(ms * 1_000), wall: Wall(ms * 1_000) }
-    }
-
-    /// The best placed process of a host without a living sibling.
-    fn first() -> Node {
-        let topology = Topology::parse(ALONE, "t.toml").unwrap();
-        let config = NodeConfig { topology, topology_hash: 0, me: id("W1"), run: 1, pid: 1, seed: 1 };
-        Node::new(config, at(0))
-    }
-
-    fn standing(origin: Option<Origin>) -> Standing {
-        Standing {
-            epoch: Epoch(1),
-            origin,
-            vector: origin.iter().map(|origin| (*origin, Seq(3))).collect(),
-            hlc: Hlc::ZERO,
-            digest: Digest::default(),
-            entries: 0,
-            cut: Vector::new(),
-            disk_bytes: 0,
-        }
-    }
-
-    /// Whether its heartbeats say that the incarnation is settled.
-    fn is_warm(node: &mut Node, ms: u64) -> bool {
-        let mut out = Vec::new();
-        let (process, life) = (id("W2"), Life::Up);
-        node.handle_input(at(ms), Input::Sibling { process, life, pid: 2 }, &mut out);
-        node.handle_timeout(at(ms), &mut out);
-        let warm =
-            |output: &Output| if let Output::Beat { heartbeat, .. } = output { Some(heartbeat.warm) } else { None };
-        let mut beats = out.iter().filter_map(warm);
-        beats.next().unwrap()
-    }
-
-    #[test]
-    fn siblings_hear_of_an_incarnation_only_when_it_is_stored() {
-        let mut node = first();
-        let mut out = Vec::new();
-        node.handle_input(at(1), Input::EpochTaken(Ok(standing(None))), &mut out);
-        let Some(Output::Persist { id: write, write: Write::Begin(origin), .. }) =
-            out.iter().find(|output| matches!(output, Output::Persist { .. })).cloned()
-        else {
-            panic!("no incarnation begins: {out:?}");
-        };
-        assert!(!is_warm(&mut node, 1_000), "a sibling that takes over now would go on with the old origin");
-        let full = Input::Persisted { writes: vec![write], result: Err(StoreTrouble::Full) };
-        node.handle_input(at(1_001), full, &mut out);
-        assert!(!is_warm(&mut node, 2_000), "nor was it stored");
-        let committed = Committed { outcomes: Vec::new(), standing: standing(Some(origin)) };
-        node.handle_input(at(2_001), Input::Persisted { writes: vec![], result: Ok(committed) }, &mut out);
-        assert!(is_warm(&mut node, 3_000));
-    }
-
-    #[test]
-    fn an_origin_that_goes_on_is_settled_at_once() {
-        let mut node = first();
-        let origin = Origin { host: node.host, incarnation: 7 };
-        node.handle_input(at(1), Input::EpochTaken(Ok(standing(Some(origin)))), &mut Vec::new());
-        assert!(is_warm(&mut node, 1_000));
-    }
-}
+mod tests;

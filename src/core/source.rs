@@ -3,8 +3,9 @@
 //! The relay reads its host's store itself; the primary only nudges it. For every other host it keeps one stream: it
 //! asks the receiver where it stands (`Open`, `Held`), sends its own host's entries at once, and other origins' entries
 //! when the receiver has lacked them for a while, so that one live path between hosts is enough. When the log no longer
-//! has what is lacked, the tables are sent instead, a chunk at a time, and then the log from the vector noted before the
-//! first chunk (the rules are idempotent, so a fuzzy snapshot is enough).
+//! has what is lacked, the tables are offered instead. The receiver, whom several may offer them, says from which key on
+//! it wants them; they are sent a part at a time, a few parts ahead of its word, each with the vector at which it was
+//! read; and then the log goes on after what all parts held (the rules are idempotent, so a fuzzy snapshot is enough).
 //!
 //! Two relays of one host do no harm: they only send twice. Everything in flight is bounded.
 
@@ -13,8 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::core::io::{Output, Outputs, ReadId};
 use crate::id::{HostId, Origin, ProcessId, Seq, Vector};
 use crate::limits;
-use crate::service::ledger::{LogChunk, Standing};
-use crate::service::snapshot::Chunk;
+use crate::service::ledger::LogChunk;
+use crate::service::snapshot::{Chunk, Part};
 use crate::time::{Hlc, Instant};
 use crate::wire::peer::PeerMessage;
 
@@ -46,14 +47,10 @@ enum State {
     Opening,
     /// Entries flow.
     Streaming,
-    /// Chunks flow, one at a time.
-    Snapshot { at: Option<Vec<u8>>, vector: Vector, awaiting: Awaiting },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Awaiting {
-    Read,
-    Receiver,
+    /// The log no longer has what is lacked, before these places; the receiver may want a snapshot.
+    Offering { cut: Vector },
+    /// Parts flow: the next begins at this key, and so many are not acknowledged. Without a key, all are sent.
+    Snapshot { at: Option<Vec<u8>>, unheld: usize },
 }
 
 /// A relay's streams to all other hosts.
@@ -162,7 +159,13 @@ impl Source {
         let host = self.host_of(from, stream)?;
         let outlet = self.outlets.get_mut(&host)?;
         outlet.heard_at = now;
-        if outlet.state == State::Opening {
+        if let State::Offering { cut } = &outlet.state
+            && !vector.covers(cut)
+        {
+            outlet.held = vector;
+            return Some(host);
+        }
+        if matches!(outlet.state, State::Opening | State::Offering { .. }) {
             outlet.state = State::Streaming;
             outlet.sent = vector.clone();
             // Whoever is behind now is not served better by another relay in a moment: the stream brings all of it,
@@ -184,7 +187,26 @@ impl Source {
         }
     }
 
-    /// The receiver has a chunk on its disk.
+    /// The receiver wants the snapshot that was offered, from this key on.
+    pub(crate) fn on_snapshot_wanted(
+        &mut self,
+        now: Instant,
+        from: ProcessId,
+        stream: u64,
+        at: Vec<u8>,
+        reads: &mut dyn Reads,
+        out: &mut Outputs,
+    ) {
+        let Some(host) = self.host_of(from, stream) else { return };
+        let Some(outlet) = self.outlets.get_mut(&host) else { return };
+        if matches!(outlet.state, State::Offering { .. }) {
+            outlet.heard_at = now;
+            outlet.state = State::Snapshot { at: Some(at), unheld: 0 };
+            self.pump(now, host, reads, out);
+        }
+    }
+
+    /// The receiver has a part on its disk.
     pub(crate) fn on_snapshot_held(
         &mut self,
         now: Instant,
@@ -196,28 +218,28 @@ impl Source {
         let Some(host) = self.host_of(from, stream) else { return };
         let Some(outlet) = self.outlets.get_mut(&host) else { return };
         outlet.heard_at = now;
-        let State::Snapshot { at, vector, awaiting: awaiting @ Awaiting::Receiver } = &mut outlet.state else {
-            return;
-        };
-        if let Some(at) = at.clone() {
-            *awaiting = Awaiting::Read;
-            let read = reads.next_read();
-            outlet.reading = Some(read);
-            self.reads.insert(read, host);
-            out.push(Output::ReadSnapshot { read, at });
+        let State::Snapshot { at, unheld } = &mut outlet.state else { return };
+        *unheld = unheld.saturating_sub(1);
+        if at.is_none() && *unheld == 0 {
+            // Next it tells what it holds now.
+            outlet.state = State::Opening;
         } else {
-            let vector = std::mem::take(vector);
-            outlet.sent.merge(&vector);
-            outlet.state = State::Streaming;
-            out.push(Output::Send { to: from, message: PeerMessage::SnapshotDone { stream, vector } });
             self.pump(now, host, reads, out);
         }
     }
 
     /// Reads what the receiver lacks, if nothing is being read and there is room in flight.
     fn pump(&mut self, now: Instant, host: HostId, reads: &mut dyn Reads, out: &mut Outputs) {
-        let Some(outlet) = self.outlets.get_mut(&host) else { return };
-        if outlet.state != State::Streaming || outlet.reading.is_some() || outlet.crowded() {
+        let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.reading.is_none()) else { return };
+        if let State::Snapshot { at: Some(at), unheld } = &outlet.state
+            && *unheld < limits::SNAPSHOT_PARTS_IN_FLIGHT_MAX
+        {
+            let read = reads.next_read();
+            outlet.reading = Some(read);
+            self.reads.insert(read, host);
+            out.push(Output::ReadSnapshot { read, at: at.clone() });
+        }
+        if outlet.state != State::Streaming || outlet.crowded() {
             return;
         }
         // What others lack may be what the receiver waits for: it may go beyond the usual bound, up to twice that.
@@ -255,12 +277,8 @@ impl Source {
         outlet.reading = None;
         let Some(to) = outlet.to else { return };
         if !chunk.cut.is_empty() {
-            let read = reads.next_read();
-            outlet.state = State::Snapshot { at: None, vector: chunk.standing.vector, awaiting: Awaiting::Read };
-            outlet.reading = Some(read);
-            self.reads.insert(read, host);
-            out.push(Output::ReadSnapshot { read, at: Vec::new() });
-            return;
+            outlet.heard_at = now;
+            return outlet.offer(chunk.standing.cut, out);
         }
         if chunk.runs.is_empty() {
             return;
@@ -276,17 +294,29 @@ impl Source {
         self.pump(now, host, reads, out);
     }
 
-    /// A chunk of the tables was read: send it on.
-    pub(crate) fn on_snapshot_read(&mut self, read: ReadId, chunk: Chunk, standing: &Standing, out: &mut Outputs) {
+    /// A part of the tables was read at this vector: send it on.
+    pub(crate) fn on_snapshot_read(
+        &mut self,
+        now: Instant,
+        read: ReadId,
+        chunk: Chunk,
+        vector: Vector,
+        reads: &mut dyn Reads,
+        out: &mut Outputs,
+    ) {
         let Some(host) = self.reads.remove(&read) else { return };
-        self.committed.merge(&standing.vector);
+        self.committed.merge(&vector);
         let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.reading == Some(read)) else { return };
         outlet.reading = None;
-        let (State::Snapshot { at, awaiting, .. }, Some(to)) = (&mut outlet.state, outlet.to) else { return };
-        *at = chunk.next;
-        *awaiting = Awaiting::Receiver;
-        let message = PeerMessage::Snapshot { stream: outlet.stream, chunk: chunk.bytes };
-        out.push(Output::Send { to, message });
+        let (State::Snapshot { at, unheld }, Some(to)) = (&mut outlet.state, outlet.to) else { return };
+        *unheld += 1;
+        if *unheld == 1 {
+            outlet.heard_at = now;
+        }
+        let begins = std::mem::replace(at, chunk.next.clone()).unwrap_or_default();
+        let part = Part { at: begins, bytes: chunk.bytes, next: chunk.next, vector };
+        out.push(Output::Send { to, message: PeerMessage::SnapshotRows { stream: outlet.stream, part } });
+        self.pump(now, host, reads, out);
     }
 
     /// Opens anew what is closed or silent, and looks for what was lacked for long.
@@ -296,6 +326,9 @@ impl Source {
                 let stuck = self.outlets.get(&host).is_some_and(|outlet| outlet.stuck(now));
                 if stuck {
                     self.open(now, host, out);
+                } else if let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.offers()) {
+                    outlet.heard_at = now;
+                    outlet.offer_again(out);
                 } else {
                     self.pump(now, host, reads, out);
                 }
@@ -344,6 +377,23 @@ impl Outlet {
         }
     }
 
+    /// Offers a snapshot, because the log begins after these places.
+    fn offer(&mut self, cut: Vector, out: &mut Outputs) {
+        self.state = State::Offering { cut };
+        self.offer_again(out);
+    }
+
+    fn offer_again(&self, out: &mut Outputs) {
+        if let (State::Offering { cut }, Some(to)) = (&self.state, self.to) {
+            let message = PeerMessage::SnapshotOffer { stream: self.stream, cut: cut.clone() };
+            out.push(Output::Send { to, message });
+        }
+    }
+
+    fn offers(&self) -> bool {
+        matches!(self.state, State::Offering { .. })
+    }
+
     /// Whether nothing more may be sent before something is acknowledged.
     fn crowded(&self) -> bool {
         self.in_flight.len() >= 2 * limits::BATCHES_IN_FLIGHT_MAX
@@ -355,9 +405,8 @@ impl Outlet {
             State::Closed => self.to.is_some() && now >= self.heard_at + REOPEN,
             State::Opening => now >= self.heard_at + limits::FORWARD_AFTER,
             State::Streaming => !self.in_flight.is_empty() && now >= self.heard_at + limits::REPLICATION_SILENCE,
-            State::Snapshot { awaiting, .. } => {
-                *awaiting == Awaiting::Receiver && now >= self.heard_at + limits::COPIES_WAIT * 10
-            }
+            State::Offering { .. } => false,
+            State::Snapshot { unheld, .. } => *unheld > 0 && now >= self.heard_at + limits::COPIES_WAIT * 10,
         }
     }
 
@@ -374,8 +423,168 @@ impl Outlet {
                 let unsent = self.mark.as_ref().filter(|(_, mark)| idle && !self.sent.covers(mark));
                 silence.into_iter().chain(unsent.map(|(at, _)| *at + limits::FORWARD_AFTER)).min()
             }
-            State::Snapshot { awaiting: Awaiting::Receiver, .. } => Some(self.heard_at + limits::COPIES_WAIT * 10),
-            State::Snapshot { .. } => None,
+            State::Offering { .. } => Some(self.heard_at + limits::SNAPSHOT_SILENCE),
+            State::Snapshot { unheld, .. } => (*unheld > 0).then(|| self.heard_at + limits::COPIES_WAIT * 10),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Digest, Epoch};
+    use crate::service::ledger::Standing;
+
+    struct Counter(u64);
+
+    impl Reads for Counter {
+        fn next_read(&mut self) -> ReadId {
+            self.0 += 1;
+            ReadId(self.0)
+        }
+    }
+
+    /// A relay of `a` with a stream to `b`, whose primary holds nothing; the log of `a` begins after 5 of 9 entries.
+    struct Rig {
+        source: Source,
+        reads: Counter,
+        stream: u64,
+    }
+
+    const NOW: Instant = Instant::from_micros(1);
+
+    fn origin() -> Origin {
+        Origin { host: "a".parse().unwrap(), incarnation: 1 }
+    }
+
+    fn upto(seq: u64) -> Vector {
+        [(origin(), Seq(seq))].into_iter().collect()
+    }
+
+    fn primary() -> ProcessId {
+        "W1".parse().unwrap()
+    }
+
+    fn send(message: PeerMessage) -> Output {
+        Output::Send { to: primary(), message }
+    }
+
+    fn key(number: usize) -> Vec<u8> {
+        vec![u8::try_from(number).unwrap()]
+    }
+
+    fn read(read: u64, at: Vec<u8>) -> Output {
+        Output::ReadSnapshot { read: ReadId(read), at }
+    }
+
+    impl Rig {
+        /// A stream that has just offered a snapshot.
+        fn offering() -> Self {
+            let (b, mut out) = ("b".parse().unwrap(), Outputs::new());
+            let mut rig = Self {
+                source: Source::new("a".parse().unwrap(), [b].into_iter(), 1, NOW),
+                reads: Counter(0),
+                stream: 0,
+            };
+            rig.source.on_serving(NOW, b, Some(primary()), &mut out);
+            let [Output::Send { message: PeerMessage::Open { stream }, .. }] = out[..] else { panic!("{out:?}") };
+            rig.stream = stream;
+            rig.source.on_committed(NOW, &upto(9), &mut rig.reads, &mut out);
+            assert_eq!(
+                rig.held(0),
+                [Output::ReadLog {
+                    read: ReadId(1),
+                    after: vec![(origin(), Seq::ZERO)],
+                    bytes_max: limits::BATCH_BYTES_MAX,
+                }]
+            );
+            assert_eq!(rig.log_read(1), [send(PeerMessage::SnapshotOffer { stream, cut: upto(5) })]);
+            rig
+        }
+
+        fn held(&mut self, seq: u64) -> Outputs {
+            let mut out = Outputs::new();
+            let vector = if seq == 0 { Vector::new() } else { upto(seq) };
+            self.source.on_held(NOW, primary(), self.stream, vector, &mut self.reads, &mut out);
+            out
+        }
+
+        /// The log was read, and does not have what was asked for.
+        fn log_read(&mut self, read: u64) -> Outputs {
+            let standing = Standing {
+                epoch: Epoch(1),
+                origin: Some(origin()),
+                vector: upto(9),
+                hlc: Hlc::ZERO,
+                digest: Digest::default(),
+                entries: 9,
+                cut: upto(5),
+                snapshot: None,
+                disk_bytes: 0,
+            };
+            let chunk = LogChunk { runs: Vec::new(), cut: vec![origin()], standing };
+            let mut out = Outputs::new();
+            self.source.on_log_read(NOW, ReadId(read), chunk, Hlc::ZERO, &mut self.reads, &mut out);
+            out
+        }
+
+        fn wanted(&mut self, at: Vec<u8>) -> Outputs {
+            let mut out = Outputs::new();
+            self.source.on_snapshot_wanted(NOW, primary(), self.stream, at, &mut self.reads, &mut out);
+            out
+        }
+
+        fn tables_read(&mut self, read: u64, next: Option<Vec<u8>>) -> Outputs {
+            let mut out = Outputs::new();
+            let chunk = Chunk { bytes: vec![0], rows: 0, next };
+            self.source.on_snapshot_read(NOW, ReadId(read), chunk, upto(9), &mut self.reads, &mut out);
+            out
+        }
+
+        fn part_held(&mut self) -> Outputs {
+            let mut out = Outputs::new();
+            self.source.on_snapshot_held(NOW, primary(), self.stream, &mut self.reads, &mut out);
+            out
+        }
+
+        fn rows(&self, at: Vec<u8>, next: Option<Vec<u8>>) -> Output {
+            let part = Part { at, bytes: vec![0], next, vector: upto(9) };
+            send(PeerMessage::SnapshotRows { stream: self.stream, part })
+        }
+    }
+
+    #[test]
+    fn parts_are_sent_ahead_from_the_key_asked_for_and_then_the_log_goes_on() {
+        let mut rig = Rig::offering();
+        assert_eq!(rig.wanted(key(1)), [read(2, key(1))]);
+        let ahead = limits::SNAPSHOT_PARTS_IN_FLIGHT_MAX;
+        for number in 1..=ahead {
+            let mut expected = vec![rig.rows(key(number), Some(key(number + 1)))];
+            if number < ahead {
+                expected.push(read(2 + number as u64, key(number + 1)));
+            }
+            assert_eq!(rig.tables_read(1 + number as u64, Some(key(number + 1))), expected);
+        }
+        let last = 2 + ahead as u64;
+        assert_eq!(rig.part_held(), [read(last, key(ahead + 1))]);
+        assert_eq!(rig.tables_read(last, None), [rig.rows(key(ahead + 1), None)]);
+        for _ in 0..ahead {
+            assert_eq!(rig.part_held(), []);
+        }
+        let after = vec![(origin(), Seq(8))];
+        let log = Output::ReadLog { read: ReadId(last + 1), after, bytes_max: limits::BATCH_BYTES_MAX };
+        assert_eq!(rig.held(8), [log]);
+    }
+
+    #[test]
+    fn an_offer_is_repeated_until_it_is_taken_or_not_needed() {
+        let mut rig = Rig::offering();
+        let (due, mut out) = (NOW + limits::SNAPSHOT_SILENCE, Outputs::new());
+        assert_eq!(rig.source.poll_timeout(), Some(due));
+        rig.source.on_timeout(due, &mut rig.reads, &mut out);
+        assert_eq!(out, [send(PeerMessage::SnapshotOffer { stream: rig.stream, cut: upto(5) })]);
+        assert_eq!(rig.held(4), [], "another brings it a part of what it lacks");
+        assert!(matches!(rig.held(5)[..], [Output::ReadLog { .. }]), "the log has the rest");
+        assert_eq!(rig.wanted(Vec::new()), [], "too late");
     }
 }

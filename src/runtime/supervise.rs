@@ -7,6 +7,8 @@
 mod family;
 mod talk;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +34,9 @@ pub struct UpOptions {
     pub topology: Topology,
     /// Whose processes are started; all hosts' if empty.
     pub hosts: Vec<HostId>,
+    /// Words before the command of a host's processes (`nsenter ...`), which give it a place of its own on this machine.
+    /// They must become the process, not start it: its pid, and whose child it is, have to stay.
+    pub before: BTreeMap<HostId, Vec<OsString>>,
 }
 
 /// What happens to the children.

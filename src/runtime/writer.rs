@@ -139,6 +139,7 @@ mod tests {
             digest: Digest::default(),
             entries: 0,
             cut: Vector::new(),
+            snapshot: None,
             disk_bytes: 0,
         }
     }

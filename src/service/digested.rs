@@ -46,6 +46,15 @@ impl<'a> Digested<'a> {
         Digest(before.0.wrapping_add(self.delta))
     }
 
+    /// Writes a row where there is none, as the caller has just seen: spares the look for an old one.
+    pub(super) fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        debug_assert!(self.rows.get(table, key).is_none(), "a row that is there is replaced");
+        if table.merged() {
+            self.delta = self.delta.wrapping_add(row_hash(table, key, value));
+        }
+        self.rows.put(table, key, value);
+    }
+
     fn subtract_old(&mut self, table: Table, key: &[u8]) {
         if let Some(old) = self.rows.get(table, key) {
             self.delta = self.delta.wrapping_sub(row_hash(table, key, &old));

@@ -54,7 +54,8 @@ pub fn advance(rows: &dyn Rows, from: &Vector, shown: &Vector, feeds: &[(FeedId,
     told.finish()
 }
 
-/// The log no longer holds what came after the cursor: goes on from the tables, by part of what was cut.
+/// The log no longer holds what came after the cursor: goes on from the tables. All at once if that fits, so that what
+/// was left, or is answered, at another origin counts; else by part of what was cut, whatever other origins say.
 fn catch_up(
     rows: &dyn Rows,
     from: &Vector,
@@ -65,9 +66,12 @@ fn catch_up(
     // A quarter, so that posts of full length fit in a frame.
     let mut budget = limits::FEED_ENTRIES_MAX as u64 / 4;
     let mut reached = from.clone();
+    if shown.ahead_of(from) <= budget {
+        reached.merge(shown);
+    }
     for origin in behind {
-        let step = budget.min(shown.get(*origin).0 - from.get(*origin).0);
-        reached.set(*origin, Seq(from.get(*origin).0 + step));
+        let step = budget.min(shown.get(*origin).0 - reached.get(*origin).0);
+        reached.set(*origin, Seq(reached.get(*origin).0 + step));
         budget -= step;
     }
     let (now, then) = (View { rows, shown: &reached }, View { rows, shown: from });

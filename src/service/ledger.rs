@@ -10,6 +10,7 @@ use crate::service::entry::Entry;
 use crate::service::intake::{self, IntakeContext, IntakeResult, IntakeStep, WriteRequest};
 use crate::service::meta::{self, Meta};
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
+use crate::service::snapshot::{Cursor, Part};
 use crate::service::{keys, rules, snapshot};
 use crate::time::{Hlc, Wall};
 use serde::{Deserialize, Serialize};
@@ -54,10 +55,8 @@ pub enum Write {
     Request(WriteRequest),
     /// Entries of another host. Those already held are skipped; a gap, or a dependency that is not held, makes it wait.
     Run(EntryRun),
-    /// A chunk of another host's snapshot, merged in.
-    Rows(Vec<u8>),
-    /// All chunks up to this vector are merged in: the log goes on after it.
-    Adopt(Vector),
+    /// A part of another host's snapshot, merged in. After the last, the log goes on after what all parts held.
+    Rows(Part),
     /// From now on this host's entries have this origin.
     Begin(Origin),
     /// Entries up to this vector leave the log.
@@ -98,6 +97,8 @@ pub struct Standing {
     pub entries: u64,
     /// The log holds each origin from after this place on.
     pub cut: Vector,
+    /// How far a snapshot is merged in that is not whole yet.
+    pub snapshot: Option<Cursor>,
     /// Bytes that the store takes on disk; filled in by the store.
     pub disk_bytes: u64,
 }
@@ -180,11 +181,21 @@ pub fn commit(
     let outcomes = writes.into_iter().map(|(id, write)| (id, batch.write(write))).collect();
     let Batch { rows: digested, meta: mut after, .. } = batch;
     after.digest = digested.after(before.digest);
+    // What an unfinished snapshot would bring has come by the log.
+    after.snapshot.take_if(|cursor| after.vector.covers(&cursor.vector));
     for (origin, seq) in before.vector.iter() {
         assert!(after.vector.get(origin) >= seq, "what is held never falls");
     }
     after.save(&before, rows);
     Ok(Committed { outcomes, standing: after.standing() })
+}
+
+/// Refuses a vector after which a log could not go on.
+fn check_vector(vector: &Vector) -> Result<(), String> {
+    match vector.iter().find(|(_, seq)| seq.0 == u64::MAX) {
+        Some((origin, seq)) => Err(format!("{origin} {seq:?}: no log is that long")),
+        None => Ok(()),
+    }
 }
 
 /// A commit under way.
@@ -199,10 +210,7 @@ impl Batch<'_> {
         let done = match write {
             Write::Request(request) => return Wrote::Request(self.request(&request)),
             Write::Run(run) => return self.run(&run).unwrap_or_else(Wrote::Refused),
-            Write::Rows(chunk) => snapshot::merge_elements(&mut self.rows, &chunk).map(|hlc| {
-                self.meta.hlc = self.meta.hlc.max(hlc);
-            }),
-            Write::Adopt(vector) => self.adopt(&vector),
+            Write::Rows(part) => self.part(part),
             Write::Begin(origin) => self.begin(origin),
             Write::Cut(vector) => self.cut(&vector),
         };
@@ -272,11 +280,24 @@ impl Batch<'_> {
         Ok(Wrote::Done)
     }
 
-    /// The log of a raised origin goes on after a place that it never held: all of it goes.
-    fn adopt(&mut self, vector: &Vector) -> Result<(), String> {
-        if let Some((origin, seq)) = vector.iter().find(|(_, seq)| seq.0 == u64::MAX) {
-            return Err(format!("{origin} {seq:?}: no log is that long"));
+    /// Merges a part of a snapshot in, and remembers in the same transaction where the next one begins: whoever is
+    /// primary then goes on there.
+    fn part(&mut self, part: Part) -> Result<(), String> {
+        let vector = Cursor::advance(self.meta.snapshot.as_ref(), &part)?;
+        check_vector(&vector)?;
+        let hlc = snapshot::merge_elements(&mut self.rows, &part.bytes)?;
+        self.meta.hlc = self.meta.hlc.max(hlc);
+        if let Some(at) = part.next {
+            self.meta.snapshot = Some(Cursor { at, vector });
+        } else {
+            self.meta.snapshot = None;
+            self.adopt(&vector);
         }
+        Ok(())
+    }
+
+    /// The log of a raised origin goes on after a place that it never held: all of it goes.
+    fn adopt(&mut self, vector: &Vector) {
         for (origin, seq) in vector.iter() {
             if seq > self.meta.vector.get(origin) {
                 self.forget(origin, seq);
@@ -284,7 +305,6 @@ impl Batch<'_> {
                 self.meta.news.raise(origin, seq);
             }
         }
-        Ok(())
     }
 
     fn begin(&mut self, origin: Origin) -> Result<(), String> {

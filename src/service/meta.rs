@@ -5,6 +5,7 @@ use crate::service::keys;
 use crate::service::ledger::{Standing, WriterMark};
 use crate::service::records::{decode, encode};
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
+use crate::service::snapshot::Cursor;
 use crate::time::Hlc;
 
 const EPOCH: &[u8] = b"epoch";
@@ -13,6 +14,7 @@ const ORIGIN: &[u8] = b"origin";
 const HLC: &[u8] = b"hlc";
 const DIGEST: &[u8] = b"digest";
 const NEWS: &[u8] = b"news";
+const SNAPSHOT: &[u8] = b"snapshot";
 /// Before the origins of the vector; no single key begins with it.
 const VECTOR: &[u8] = b"v";
 /// Before the origins of the cut; no single key begins with it.
@@ -29,6 +31,8 @@ pub(super) struct Meta {
     pub(super) cut: Vector,
     /// What was taken in of other origins since this host's last entry: the next one names it.
     pub(super) news: Vector,
+    /// How far a snapshot is merged in that is not whole yet.
+    pub(super) snapshot: Option<Cursor>,
 }
 
 fn single<T: serde::de::DeserializeOwned>(rows: &dyn Rows, key: &[u8]) -> Option<T> {
@@ -76,6 +80,7 @@ impl Meta {
             digest: single(rows, DIGEST).unwrap_or_default(),
             cut: cut(rows),
             news: single(rows, NEWS).unwrap_or_default(),
+            snapshot: single(rows, SNAPSHOT),
         }
     }
 
@@ -98,6 +103,12 @@ impl Meta {
         if self.news != before.news {
             rows.put(Table::Meta, NEWS, &encode(&self.news));
         }
+        if self.snapshot != before.snapshot {
+            match &self.snapshot {
+                Some(cursor) => rows.put(Table::Meta, SNAPSHOT, &encode(cursor)),
+                None => rows.delete(Table::Meta, SNAPSHOT),
+            }
+        }
         // Neither vector ever falls, so no row is ever taken away.
         for (prefix, now, then) in [(VECTOR, &self.vector, &before.vector), (CUT, &self.cut, &before.cut)] {
             for (origin, seq) in now.iter().filter(|(origin, seq)| then.get(*origin) != *seq) {
@@ -117,6 +128,7 @@ impl Meta {
             // Seqs have no gap, so the vector counts the entries.
             entries: self.vector.iter().fold(0, |sum: u64, (_, seq)| sum.saturating_add(seq.0)),
             cut: self.cut.clone(),
+            snapshot: self.snapshot.clone(),
             disk_bytes: 0,
         }
     }

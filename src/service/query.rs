@@ -225,8 +225,10 @@ fn list_users(view: View<'_>, page: &mut Page) {
 }
 
 fn offer_group(view: View<'_>, page: &mut Page, claims: &Claims) {
-    for (index, (_, stamp, row)) in claims.iter().enumerate() {
-        if holds_any(view.shown, stamp.origin, row.seq, &row.also) {
+    for (index, (user, stamp, row)) in claims.iter().enumerate() {
+        // The claim comes from the person's first registration; a later one, at another host, may be all that is shown.
+        let claimed = holds_any(view.shown, stamp.origin, row.seq, &row.also);
+        if claimed || view.registration(*user).is_some() {
             page.offer(names::shown(claims, index));
         }
     }

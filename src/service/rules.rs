@@ -55,7 +55,11 @@ pub(super) fn merge(rows: &mut Digested<'_>, user: UserId, request: &RequestId, 
         set_effect(rows, user, Kind::of(op), first.stamp(), Some(records::effect(op, born)));
     }
     let row = RequestRow { kind: kept.unwrap_or(Kind::of(op)), entries };
-    rows.put(Table::Requests, &keys::request(user, request), &records::encode(&row));
+    let (key, value) = (keys::request(user, request), records::encode(&row));
+    match old {
+        Some(_) => rows.put(Table::Requests, &key, &value),
+        None => rows.put_new(Table::Requests, &key, &value),
+    }
 }
 
 /// The effect stays, and is known by more names.

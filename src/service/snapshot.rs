@@ -3,10 +3,13 @@
 //! A chunk walks Requests in key order and takes, with each row, the operation of its first entry from the effect row.
 //! That is the whole merged state: every other row derives from it (see [`super::rules`]). So a chunk merges by the very
 //! function that applies entries, in any order with them, and a fuzzy snapshot (chunks of different moments) is enough.
+//!
+//! What a whole snapshot holds for certain is what all of its chunks hold: the common part of the vectors at which they
+//! were read. So it does not matter who read them: a broken snapshot goes on at its [`Cursor`], from whoever can.
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{RequestId, Seq, UserId};
+use crate::id::{RequestId, Seq, UserId, Vector};
 use crate::limits;
 use crate::service::digested::Digested;
 use crate::service::entry::{HLC_MAX, Op};
@@ -22,8 +25,46 @@ use crate::time::Hlc;
 pub struct Chunk {
     /// The rows, encoded; at most `SNAPSHOT_BYTES_MAX` and one row.
     pub bytes: Vec<u8>,
+    /// How many requests it tells of.
+    pub rows: u64,
     /// Where the next chunk begins; none when this was the last.
     pub next: Option<Vec<u8>>,
+}
+
+/// A chunk with its place in the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Where the chunk begins; empty: at the first key, and whatever came before counts no more.
+    pub at: Vec<u8>,
+    /// The rows, as in [`Chunk`].
+    pub bytes: Vec<u8>,
+    /// Where the next one begins; none: this is the last, and what all parts held is held now.
+    pub next: Option<Vec<u8>>,
+    /// What the store held in the transaction that read the chunk.
+    pub vector: Vector,
+}
+
+/// How far a snapshot is merged in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The rows below this key are merged in.
+    pub at: Vec<u8>,
+    /// What the stores held that they were read from.
+    pub vector: Vector,
+}
+
+impl Cursor {
+    /// What is known to be held up to the end of a part, if the part follows this cursor or begins anew.
+    pub(super) fn advance(cursor: Option<&Self>, part: &Part) -> Result<Vector, String> {
+        if part.next.as_ref().is_some_and(|next| *next <= part.at || next.len() > limits::SNAPSHOT_KEY_BYTES_MAX) {
+            return Err("a part of a snapshot that leads nowhere".into());
+        }
+        match cursor {
+            _ if part.at.is_empty() => Ok(part.vector.clone()),
+            Some(cursor) if cursor.at == part.at => Ok(cursor.vector.common(&part.vector)),
+            Some(_) | None => Err("a part of a snapshot that does not follow what is here".into()),
+        }
+    }
 }
 
 /// All that is known about one request of one person.
@@ -53,7 +94,7 @@ pub fn read_chunk(rows: &dyn Rows, at: &[u8], bytes_max: usize) -> Chunk {
         }
         Walk::On
     });
-    Chunk { bytes: records::encode(&elements), next }
+    Chunk { bytes: records::encode(&elements), rows: elements.len() as u64, next }
 }
 
 fn read_element(rows: &dyn Rows, key: &[u8], value: &[u8]) -> Option<Element> {

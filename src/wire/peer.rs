@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, HostId, Vector};
 use crate::service::ledger::EntryRun;
+use crate::service::snapshot::Part;
 use crate::time::Hlc;
 use crate::wire::Versions;
 use crate::wire::heartbeat::{Duty, HostView};
@@ -102,21 +103,21 @@ pub enum PeerMessage {
         /// The entries, in causal order.
         runs: Vec<EntryRun>,
     },
-    /// Relay to another host's primary: rows, because the log no longer has what is needed.
+    /// Not sent any more (see `SnapshotRows`): rows, because the log no longer has what is needed.
     Snapshot {
         /// As in `Open`.
         stream: u64,
         /// Rows in the service's snapshot form.
         chunk: Vec<u8>,
     },
-    /// The last chunk was sent: all of this vector's effects are in the rows.
+    /// Not sent any more: the last chunk was sent, all of this vector's effects are in the rows.
     SnapshotDone {
         /// As in `Open`.
         stream: u64,
         /// The vector noted before the first chunk was read.
         vector: Vector,
     },
-    /// Primary to another host's relay: a chunk is durable; send the next.
+    /// Primary to another host's relay: the oldest part that was not acknowledged is durable.
     SnapshotHeld {
         /// As in `Open`.
         stream: u64,
@@ -128,13 +129,36 @@ pub enum PeerMessage {
         /// What it holds durably.
         vector: Vector,
     },
+    /// Relay to another host's primary: the log no longer has what you lack; the tables can be had.
+    SnapshotOffer {
+        /// As in `Open`.
+        stream: u64,
+        /// The log holds each origin from after this place on.
+        cut: Vector,
+    },
+    /// Primary to another host's relay, of all that offer: send the rows from this key on.
+    SnapshotWanted {
+        /// As in `Open`.
+        stream: u64,
+        /// The key; empty: the first.
+        at: Vec<u8>,
+    },
+    /// Relay to another host's primary: rows; the next follow without being asked for.
+    SnapshotRows {
+        /// As in `Open`.
+        stream: u64,
+        /// The rows.
+        part: Part,
+    },
 }
 
 impl PeerMessage {
     /// The lane that this message travels on.
     pub fn lane(&self) -> Lane {
         match self {
-            Self::Batch { .. } | Self::Snapshot { .. } | Self::SnapshotDone { .. } => Lane::Bulk,
+            Self::Batch { .. } | Self::Snapshot { .. } | Self::SnapshotDone { .. } | Self::SnapshotRows { .. } => {
+                Lane::Bulk
+            }
             Self::Election { .. }
             | Self::Alive { .. }
             | Self::Coordinator { .. }
@@ -148,8 +172,39 @@ impl PeerMessage {
             | Self::Held { .. }
             | Self::Closed { .. }
             | Self::SnapshotHeld { .. }
+            | Self::SnapshotOffer { .. }
+            | Self::SnapshotWanted { .. }
             | Self::Recall
             | Self::Recalled { .. } => Lane::Control,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Origin, Seq};
+
+    fn hex(message: &PeerMessage) -> String {
+        postcard::to_stdvec(message).unwrap().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_messages_of_a_snapshot_have_these_bytes() {
+        let vector: Vector = [(Origin { host: "h1".parse().unwrap(), incarnation: 7 }, Seq(300))].into_iter().collect();
+        let (at, bytes) = (vec![1, 2], vec![3]);
+        let part = Part { at: at.clone(), bytes, next: Some(vec![4, 5]), vector: vector.clone() };
+        // The message's number, the stream (varint); a vector is its length, and for each origin the host's name with its
+        // length, the incarnation and the seq; bytes have their length in front.
+        let expected = [
+            (PeerMessage::SnapshotHeld { stream: 300 }, "0f ac02"),
+            (PeerMessage::SnapshotOffer { stream: 300, cut: vector }, "12 ac02 01 026831 07 ac02"),
+            (PeerMessage::SnapshotWanted { stream: 300, at }, "13 ac02 020102"),
+            (PeerMessage::SnapshotRows { stream: 300, part }, "14 ac02 020102 0103 01 020405 01 026831 07 ac02"),
+        ];
+        for (message, expected) in expected {
+            assert_eq!(hex(&message), expected.replace(' ', ""));
+            assert_eq!(postcard::from_bytes(&postcard::to_stdvec(&message).unwrap()), Ok(message));
         }
     }
 }

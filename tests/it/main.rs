@@ -14,5 +14,6 @@ mod harness;
 mod hosts;
 mod kills;
 mod refusals;
+mod snapshots;
 mod talk;
 mod upgrade;

@@ -1,5 +1,7 @@
 //! The load of a drill: people who post, each with one post under way, and the gaps between their answers.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,19 +13,19 @@ use crate::cli::drill::ground::Ground;
 use crate::cli::drill::history::{Findings, Said, check};
 use crate::cli::drill::now;
 use crate::cli::failure::Failure;
-use crate::cli::session::{Person, Session};
-use crate::client::{Identity, WriteOp};
+use crate::cli::session::{Person, Session, notice_words};
+use crate::client::{Identity, Notices, WriteOp};
 use crate::id::{RequestId, UserName, Vector};
 use crate::limits;
 
-/// The pause between an answer and the next post: nearly a closed loop, and yet two cores have room for ten processes.
-const PACE: Duration = Duration::from_millis(2);
 /// The pause after an error.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// How long everybody's next answers are waited for.
 const ANSWERS_WAIT: Duration = Duration::from_secs(60);
 /// Answers that everybody has between two faults, so that each gap has one cause.
 const ANSWERS_BETWEEN: u64 = 10;
+/// What clients were told of their ways, in the folder.
+const LOG: &str = "clients.log";
 /// How often they are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long a post may take to be shown everywhere before it counts as lost.
@@ -63,18 +65,21 @@ pub(super) async fn log_in(ground: &Ground, place: &Place, name: &str) -> Result
 }
 
 impl Crowd {
-    /// Logs them in; they begin to post.
-    pub(super) async fn start(ground: &Ground, place: &Place, count: usize) -> Result<Self, Failure> {
+    /// Logs them in; they begin to post, each this long after the answer to the last.
+    pub(super) async fn start(ground: &Ground, place: &Place, count: usize, pace: Duration) -> Result<Self, Failure> {
         let mut sessions = Vec::new();
         for number in 0..count {
             sessions.push(log_in(ground, place, &name(number)).await?);
         }
         let (stop, mut posting) = (CancellationToken::new(), JoinSet::new());
+        let log = Arc::new(Mutex::new(File::create(ground.folder().join(LOG)).ok()));
         let mut tallies = Vec::new();
         for (number, session) in sessions.into_iter().enumerate() {
             let fresh = Tally { said: Said::default(), answers: 0, last: now(), longest: Duration::ZERO };
             let tally = Arc::new(Mutex::new(fresh));
-            posting.spawn(post(session, number, Arc::clone(&tally), stop.clone()));
+            crate::cli::spawn(note_moves(session.notices(), name(number), Arc::clone(&log)));
+            let task = post(session, number, pace, Arc::clone(&tally), stop.clone());
+            posting.spawn(task);
             tallies.push(tally);
         }
         Ok(Self { tallies, stop, posting })
@@ -114,12 +119,29 @@ impl Crowd {
     }
 }
 
+/// Keeps what the client library tells of a person's ways, for who looks for the cause of a pause; ends with the session.
+async fn note_moves(mut notices: Notices, name: String, log: Arc<Mutex<Option<File>>>) {
+    while let Some(notice) = notices.next().await {
+        let (_, words) = notice_words(&notice);
+        // A log that cannot be written is missed by nobody else. Held for a line, never across an await.
+        if let Some(log) = log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            let _ = writeln!(log, "{} {name} | {words}", jiff::Timestamp::now());
+        }
+    }
+}
+
 fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
     // A plain mutex: held for a few assignments, never across an await.
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn post(session: Session, person: usize, tally: Shared, stop: CancellationToken) -> Result<Session, Failure> {
+async fn post(
+    session: Session,
+    person: usize,
+    pace: Duration,
+    tally: Shared,
+    stop: CancellationToken,
+) -> Result<Session, Failure> {
     let mut number = 0;
     while !stop.is_cancelled() {
         let refused = |error| Failure::failed(format!("{error}"));
@@ -135,7 +157,7 @@ async fn post(session: Session, person: usize, tally: Shared, stop: Cancellation
                     tally.longest = tally.longest.max(at - tally.last);
                     tally.last = at;
                     tally.answers += 1;
-                    PACE
+                    pace
                 }
                 Err(failure) => {
                     tally.said.errors.insert(number, failure.message);

@@ -1,19 +1,19 @@
-//! The faults: who is struck, and how.
-
-use std::time::Duration;
+//! The faults: their names, what they need, and who is struck how the nth time.
 
 use crate::cli::args::Drill;
-use crate::cli::drill::ground::Ground;
+use crate::cli::drill::network::{Drops, End};
+use crate::cli::drill::room::Need;
 use crate::cli::failure::{Failure, Kind};
 use crate::client::{ClusterStatus, HostStatus};
-use crate::id::ProcessId;
-use crate::runtime::supervise::Blow;
+use crate::id::{HostId, ProcessId};
 
-/// How long a process is stopped, and how long a calm second is.
-const STOPPED: Duration = Duration::from_secs(1);
+/// By how much clocks jump, in seconds.
+const JUMPS: &[i64] = &[2, -2, 60, -60, 3_600, -3_600];
+/// How many of a hundred packets are lost.
+const LOSSES: &[u32] = &[5, 20];
 
 /// One kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     Calm,
     Kill,
@@ -21,9 +21,56 @@ pub(super) enum Fault {
     KillMaster,
     Stop,
     Host,
+    Partition,
+    Loss,
+    Disk,
+    Clock,
+    /// Two of the others, of different families, at once.
+    Two,
+    /// A random mixture of all.
+    Chaos,
+}
+
+/// What a fault does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Deed {
+    Rest,
+    Kill(Vec<ProcessId>),
+    Stop(Vec<ProcessId>),
+    /// The power of a host goes.
+    Fell(Vec<ProcessId>),
+    Drop(Drops),
+    Fill(HostId),
+    /// A host's clock is wrong by so many seconds; whoever is named is killed meanwhile, and starts with it.
+    Jump(HostId, i64, Vec<ProcessId>),
+}
+
+/// A fault, ready to be struck.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) fault: Fault,
+    pub(super) deed: Deed,
+    /// At the same time, of another family.
+    pub(super) also: Option<Deed>,
+    /// For people: who is struck, and how.
+    pub(super) what: String,
 }
 
 impl Fault {
+    /// Every fault that is struck by itself.
+    const EACH: &[Self] = &[
+        Self::Calm,
+        Self::Kill,
+        Self::KillRelay,
+        Self::KillMaster,
+        Self::Stop,
+        Self::Host,
+        Self::Partition,
+        Self::Loss,
+        Self::Disk,
+        Self::Clock,
+    ];
+
     /// What the person asked for.
     pub(super) fn chosen(drill: Drill) -> Vec<Self> {
         match drill {
@@ -33,8 +80,19 @@ impl Fault {
             Drill::KillMaster => vec![Self::KillMaster],
             Drill::Stop => vec![Self::Stop],
             Drill::Host => vec![Self::Host],
-            Drill::All => vec![Self::Calm, Self::Kill, Self::KillRelay, Self::KillMaster, Self::Stop, Self::Host],
+            Drill::Partition => vec![Self::Partition],
+            Drill::Loss => vec![Self::Loss],
+            Drill::Disk => vec![Self::Disk],
+            Drill::Clock => vec![Self::Clock],
+            Drill::Chaos => vec![Self::Chaos],
+            Drill::All => Self::EACH.to_vec(),
         }
+    }
+
+    /// What chaos is made of, as far as this much is there.
+    pub(super) fn of_chaos(has: impl Fn(Need) -> bool) -> Vec<Self> {
+        let fits = |fault: &&Self| **fault != Self::Calm && fault.need().is_none_or(&has);
+        Self::EACH.iter().filter(fits).copied().collect()
     }
 
     /// As on the command line.
@@ -46,57 +104,160 @@ impl Fault {
             Self::KillMaster => "kill-master",
             Self::Stop => "stop",
             Self::Host => "host",
+            Self::Partition => "partition",
+            Self::Loss => "loss",
+            Self::Disk => "disk",
+            Self::Clock => "clock",
+            Self::Two => "two",
+            Self::Chaos => "chaos",
         }
     }
 
-    /// Who is struck the nth time, in a cluster that is whole.
-    pub(super) fn victims(
-        self,
-        status: &ClusterStatus,
-        turn: u32,
-        named: Option<ProcessId>,
-    ) -> Result<Vec<ProcessId>, Failure> {
-        if let Some(named) = named {
-            return Ok(vec![named]);
+    /// What the machine must have for it; chaos takes what there is.
+    pub(super) fn need(self) -> Option<Need> {
+        match self {
+            Self::Partition | Self::Loss => Some(Need::Network),
+            Self::Disk => Some(Need::Disk),
+            Self::Clock => Some(Need::Clock),
+            Self::Calm | Self::Kill | Self::KillRelay | Self::KillMaster => None,
+            Self::Stop | Self::Host | Self::Two | Self::Chaos => None,
         }
+    }
+
+    /// Who is struck the nth time, and how, in a cluster that is whole. `disks` are the hosts whose disks can be filled.
+    pub(super) fn plan(self, status: &ClusterStatus, turn: u32, disks: &[HostId]) -> Result<Plan, Failure> {
+        let turn = usize::try_from(turn).unwrap_or(0);
         let with_clients: Vec<&HostStatus> = status.hosts.iter().filter(|host| host.sessions > 0).collect();
         let all: Vec<&HostStatus> = status.hosts.iter().collect();
-        let in_turn = |hosts: &[&HostStatus]| {
-            let place = usize::try_from(turn).unwrap_or(0) % hosts.len().max(1);
-            hosts.get(place).map(|host| (*host).clone())
+        let host_of = |hosts: &[&HostStatus]| in_turn(hosts, turn).copied().cloned();
+        let deed = match self {
+            Self::Calm => Some(Deed::Rest),
+            Self::Kill => host_of(&with_clients).and_then(|host| host.serving).map(|id| Deed::Kill(vec![id])),
+            Self::Stop => host_of(&with_clients).and_then(|host| host.serving).map(|id| Deed::Stop(vec![id])),
+            Self::KillRelay => host_of(&all).and_then(|host| host.relaying).map(|id| Deed::Kill(vec![id])),
+            Self::KillMaster => status.hosts.iter().find_map(|host| host.directing).map(|id| Deed::Kill(vec![id])),
+            Self::Host => host_of(&with_clients).map(|host| Deed::Fell(processes(&host))),
+            Self::Partition => cut(&names(&all), &names(&with_clients), turn),
+            Self::Loss => in_turn(LOSSES, turn).map(|percent| Deed::Drop(Drops::Percent(*percent))),
+            Self::Disk => in_turn(disks, turn).map(|host| Deed::Fill(*host)),
+            Self::Clock => host_of(&all).zip(in_turn(JUMPS, turn)).map(|(host, seconds)| {
+                // Only who starts while the clock is wrong stamps by it: all others go on from where they were.
+                let restarted = if (turn / JUMPS.len()).is_multiple_of(2) { processes(&host) } else { Vec::new() };
+                Deed::Jump(host.name, *seconds, restarted)
+            }),
+            Self::Two | Self::Chaos => None,
         };
-        let found = match self {
-            Self::Calm => Some(Vec::new()),
-            Self::Kill | Self::Stop => in_turn(&with_clients).and_then(|host| host.serving).map(|id| vec![id]),
-            Self::KillRelay => in_turn(&all).and_then(|host| host.relaying).map(|id| vec![id]),
-            Self::KillMaster => status.hosts.iter().find_map(|host| host.directing).map(|id| vec![id]),
-            Self::Host => in_turn(&with_clients).map(|host| host.processes.iter().map(|process| process.id).collect()),
-        };
-        found.ok_or_else(|| Failure::new(Kind::Degraded, format!("nobody is there for the fault {}", self.name())))
+        let deed =
+            deed.ok_or_else(|| Failure::new(Kind::Degraded, format!("nobody is there for the fault {}", self.name())))?;
+        let what = deed.what();
+        Ok(Plan { fault: self, deed, also: None, what })
+    }
+}
+
+impl Plan {
+    /// What the person named, whatever its duty.
+    pub(super) fn of_process(fault: Fault, named: ProcessId) -> Self {
+        let deed = if fault == Fault::Stop { Deed::Stop(vec![named]) } else { Deed::Kill(vec![named]) };
+        Self { fault, what: deed.what(), deed, also: None }
     }
 
-    /// Strikes.
-    pub(super) async fn inflict(self, ground: &Ground, victims: &[ProcessId]) -> Result<(), Failure> {
+    /// Both at once.
+    pub(super) fn and(self, other: Self) -> Self {
+        let what = format!("{} {}, {} {}", self.fault.name(), self.what, other.fault.name(), other.what);
+        Self { fault: Fault::Two, deed: self.deed, also: Some(other.deed), what }
+    }
+}
+
+impl Deed {
+    /// For people.
+    fn what(&self) -> String {
+        let list = |ids: &[ProcessId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         match self {
-            Self::Calm => tokio::time::sleep(STOPPED).await,
-            Self::Kill | Self::KillRelay | Self::KillMaster => ground.strike(victims, Blow::Kill).await?,
-            Self::Stop => {
-                let before: Vec<_> = victims.iter().map(|id| ground.pid(*id)).collect();
-                ground.strike(victims, Blow::Stop).await?;
-                tokio::time::sleep(STOPPED).await;
-                for (id, before) in victims.iter().zip(before) {
-                    // It may have been killed because it held the store's lock: then it is back already, or will be.
-                    if ground.pid(*id) == before {
-                        let _ = ground.strike(&[*id], Blow::Continue).await;
-                    }
-                }
+            Self::Rest => "nobody".to_owned(),
+            Self::Kill(ids) | Self::Stop(ids) | Self::Fell(ids) => list(ids),
+            Self::Drop(Drops::Nothing) => "nothing".to_owned(),
+            Self::Drop(Drops::Percent(percent)) => format!("{percent} %"),
+            Self::Drop(Drops::Ways(ways)) => {
+                let end = |end: &End| match end {
+                    End::Clients => "clients".to_owned(),
+                    End::Host(host) => host.to_string(),
+                };
+                ways.iter().map(|(from, to)| format!("{}>{}", end(from), end(to))).collect::<Vec<_>>().join(" ")
             }
-            Self::Host => {
-                // As a power cut: none of them sees another one die, and says so.
-                ground.strike(victims, Blow::Stop).await?;
-                ground.strike(victims, Blow::Kill).await?;
-            }
+            Self::Fill(host) => host.to_string(),
+            Self::Jump(host, seconds, restarted) if restarted.is_empty() => format!("{host} {seconds:+} s"),
+            Self::Jump(host, seconds, _) => format!("{host} {seconds:+} s, restarted"),
         }
-        Ok(())
+    }
+}
+
+fn names(hosts: &[&HostStatus]) -> Vec<HostId> {
+    hosts.iter().map(|host| host.name).collect()
+}
+
+fn processes(host: &HostStatus) -> Vec<ProcessId> {
+    host.processes.iter().map(|process| process.id).collect()
+}
+
+fn in_turn<T>(list: &[T], turn: usize) -> Option<&T> {
+    list.get(turn % list.len().max(1))
+}
+
+/// The nth cut: a host from the others, the way from one host to another, a host from everything (one that has clients),
+/// and the other hosts from each other; in turn for each host.
+fn cut(hosts: &[HostId], with_clients: &[HostId], turn: usize) -> Option<Deed> {
+    const KINDS: usize = 4;
+    // Also where the kinds are as many as the hosts, each host gets each kind.
+    let place = (turn + turn / KINDS) % hosts.len().max(1);
+    let host = match turn % KINDS {
+        2 => *in_turn(with_clients, turn / KINDS)?,
+        _ => *hosts.get(place)?,
+    };
+    let others: Vec<HostId> = hosts.iter().copied().filter(|other| *other != host).collect();
+    let both = |one: End, other: End| [(one, other), (other, one)];
+    let from_others = others.iter().flat_map(|other| both(End::Host(host), End::Host(*other)));
+    let ways: Vec<(End, End)> = match turn % KINDS {
+        0 => from_others.collect(),
+        1 => in_turn(&others, turn / KINDS).map(|other| (End::Host(host), End::Host(*other))).into_iter().collect(),
+        2 => from_others.chain(both(End::Host(host), End::Clients)).collect(),
+        _ if others.len() < 2 => from_others.collect(),
+        _ => {
+            let pairs = others.iter().flat_map(|one| others.iter().map(move |other| (*one, *other)));
+            pairs.filter(|(one, other)| one != other).map(|(one, other)| (End::Host(one), End::Host(other))).collect()
+        }
+    };
+    (!ways.is_empty()).then_some(Deed::Drop(Drops::Ways(ways)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn cuts(hosts: &[&str], turns: std::ops::Range<usize>) -> Vec<String> {
+        let hosts: Vec<HostId> = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        turns.map(|turn| cut(&hosts, &hosts[1..], turn).unwrap().what()).collect()
+    }
+
+    #[test]
+    fn each_kind_of_cut_comes_to_each_host() {
+        let first = cuts(&["a", "b", "c"], 0..4);
+        let expected = ["a>b b>a a>c c>a", "b>a", "b>a a>b b>c c>b b>clients clients>b", "b>c c>b"];
+        assert_eq!(first, expected);
+        for hosts in [&["a", "b"][..], &["a", "b", "c"], &["a", "b", "c", "d"]] {
+            let distinct: BTreeSet<_> = cuts(hosts, 0..4 * hosts.len()).into_iter().collect();
+            // Of two hosts, one from the others is the others from each other; only those with clients lose them.
+            let expected = if hosts.len() == 2 { 5 } else { 4 * hosts.len() - 1 };
+            assert_eq!(distinct.len(), expected, "{hosts:?}: {distinct:?}");
+        }
+        assert_eq!(cut(&["a".parse().unwrap()], &[], 0), None);
+    }
+
+    #[test]
+    fn chaos_takes_what_there_is() {
+        let with = |has: bool| Fault::of_chaos(|_| has);
+        assert_eq!(with(true).len(), Fault::EACH.len() - 1);
+        assert_eq!(with(false), [Fault::Kill, Fault::KillRelay, Fault::KillMaster, Fault::Stop, Fault::Host]);
     }
 }

@@ -1,5 +1,6 @@
 //! What a drill found, and how it is said.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -19,8 +20,12 @@ impl Times {
         self.0.insert(place, time);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// In milliseconds, to a tenth: the smallest time that so many percent are not above. Of 50 times, 99 % is the
@@ -36,10 +41,13 @@ impl Times {
 #[derive(Debug)]
 pub(super) struct Figures {
     pub(super) fault: Fault,
-    pub(super) times: u32,
     pub(super) clients: u32,
+    /// What the faults of chaos were drawn with.
+    pub(super) seed: Option<u64>,
     /// The longest gap of any client, for each fault.
-    pub(super) pause: Times,
+    pause: Times,
+    /// The same for each kind, which in chaos are several.
+    kinds: BTreeMap<Fault, Times>,
     /// The longest gap of each client, for each fault.
     pub(super) each: Times,
     /// From the blow until all is whole again.
@@ -74,12 +82,13 @@ impl Digests {
 
 impl Figures {
     /// None yet.
-    pub(super) fn new(fault: Fault, times: u32, clients: u32) -> Self {
+    pub(super) fn new(fault: Fault, clients: u32) -> Self {
         Self {
             fault,
-            times,
             clients,
+            seed: None,
             pause: Times::default(),
+            kinds: BTreeMap::new(),
             each: Times::default(),
             whole: Times::default(),
             login: Times::default(),
@@ -90,6 +99,12 @@ impl Figures {
             findings: Findings::default(),
             digests: Digests::Equal,
         }
+    }
+
+    /// A fault of this kind paused somebody for so long.
+    pub(super) fn add(&mut self, kind: Fault, worst: Duration) {
+        self.pause.add(worst);
+        self.kinds.entry(kind).or_default().add(worst);
     }
 
     /// Whether every promise was kept.
@@ -103,7 +118,7 @@ impl Figures {
         let mut value = json!({
             "v": 1,
             "fault": self.fault.name(),
-            "times": self.times,
+            "times": self.pause.count(),
             "clients": self.clients,
             "p50_ms": self.pause.percent(50),
             "p99_ms": self.pause.percent(99),
@@ -120,6 +135,15 @@ impl Figures {
             "errors": self.errors,
             "digests": self.digests.name(),
         });
+        if let Some(seed) = self.seed {
+            let kind = |(fault, times): (&Fault, &Times)| {
+                let [p50, p99, max] = [50, 99, 100].map(|percent| times.percent(percent));
+                let times = json!({"times": times.count(), "p50_ms": p50, "p99_ms": p99, "max_ms": max});
+                (fault.name().to_owned(), times)
+            };
+            value["seed"] = json!(seed);
+            value["kinds"] = Value::Object(self.kinds.iter().map(kind).collect());
+        }
         if !self.login.is_empty() {
             value["login_p50_ms"] = json!(self.login.percent(50));
             value["login_p99_ms"] = json!(self.login.percent(99));
@@ -153,7 +177,7 @@ pub(super) fn table(all: &[Figures]) -> String {
     for figures in all {
         let of = |times: &Times, percent: usize| format!("{:.1}", times.percent(percent));
         let numbers = [
-            figures.times.to_string(),
+            figures.pause.count().to_string(),
             of(&figures.pause, 50),
             of(&figures.pause, 99),
             of(&figures.pause, 100),
@@ -169,13 +193,18 @@ pub(super) fn table(all: &[Figures]) -> String {
         ];
         let cells = numbers.into_iter().map(|text| Cell::new(text).set_alignment(CellAlignment::Right));
         table.add_row(std::iter::once(Cell::new(figures.fault.name())).chain(cells));
+        for (kind, times) in figures.kinds.iter().filter(|_| figures.seed.is_some()) {
+            let numbers = [times.count().to_string(), of(times, 50), of(times, 99), of(times, 100)];
+            let cells = numbers.into_iter().map(|text| Cell::new(text).set_alignment(CellAlignment::Right));
+            table.add_row(std::iter::once(Cell::new(format!("  {}", kind.name()))).chain(cells));
+        }
     }
     let mut text = trimmed(&table);
     for figures in all.iter().filter(|figures| !figures.login.is_empty()) {
         let (during, before) = (&figures.login, &figures.login_before);
         text.push_str(&format!(
             "\na login at the moment of {}: p50 {:.1} ms, p99 {:.1} ms, worst {:.1} ms (just before: p50 {:.1} ms, worst {:.1} ms)",
-            figures.fault.name(),
+            Fault::KillMaster.name(),
             during.percent(50),
             during.percent(99),
             during.percent(100),
@@ -203,7 +232,7 @@ mod tests {
 
     #[test]
     fn one_broken_promise_is_enough() {
-        let clean = || Figures::new(Fault::Kill, 1, 1);
+        let clean = || Figures::new(Fault::Kill, 1);
         assert!(clean().is_clean());
         let broken = [
             Figures { errors: 1, ..clean() },
@@ -213,5 +242,17 @@ mod tests {
         ];
         assert!(broken.iter().all(|figures| !figures.is_clean()));
         assert!(table(&broken).contains("different"));
+    }
+
+    #[test]
+    fn chaos_tells_of_each_kind() {
+        let mut figures = Figures { seed: Some(7), ..Figures::new(Fault::Chaos, 1) };
+        figures.add(Fault::Kill, Duration::from_millis(20));
+        figures.add(Fault::Loss, Duration::from_millis(40));
+        figures.add(Fault::Kill, Duration::from_millis(30));
+        let value = figures.to_json();
+        assert_eq!((&value["times"], &value["max_ms"], &value["seed"]), (&json!(3), &json!(40.0), &json!(7)));
+        assert_eq!(value["kinds"]["kill"], json!({"times": 2, "p50_ms": 20.0, "p99_ms": 30.0, "max_ms": 30.0}));
+        assert!(table(&[figures]).contains("  loss"));
     }
 }

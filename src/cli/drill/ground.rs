@@ -1,11 +1,12 @@
-//! The cluster that a drill may break: a copy of a topology in a temporary folder, on free ports of 127.0.0.1, and its
-//! processes. Nothing else is ever touched: blows go through the supervisor, which reaches its own children only.
+//! The cluster that a drill may break: a copy of a topology in a temporary folder, on free ports of 127.0.0.1 or in a
+//! network of its own, and its processes. Nothing else is ever touched: blows go through the supervisor, which reaches
+//! its own children only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cli::context::{Context, Loaded, Place};
+use crate::cli::drill::disk::Wanted;
 use crate::cli::drill::now;
+use crate::cli::drill::room::Need;
+use crate::cli::drill::terrain::Terrain;
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::session::{Person, Session};
 use crate::client::{ClusterStatus, Life};
@@ -25,6 +29,8 @@ use crate::topology::Topology;
 /// Ports are taken from here up to the end, below those that the kernel gives away: the port of a process that is dead
 /// for a moment must not become some client's.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
+/// Where a host has its own network, its processes' ports begin here.
+const OWN_PORTS: u16 = 6_001;
 /// How long the cluster may take to become whole: a process that died often is started again after 5 s.
 const WHOLE_WAIT: Duration = Duration::from_secs(60);
 /// How often its status is asked for until it is.
@@ -61,6 +67,7 @@ pub(super) struct Ground {
     loaded: Loaded,
     context: Context,
     folder: TempDir,
+    terrain: Terrain,
     /// Held for as long as the processes may have the UDP ports of the same numbers: no other drill takes them.
     _ports: Vec<TcpListener>,
 }
@@ -73,16 +80,22 @@ pub(super) struct Watch {
 }
 
 impl Ground {
-    /// Starts the processes, and waits for nothing.
-    pub(super) fn start(context: &Context, model: &Topology) -> Result<Self, Failure> {
+    /// Starts the processes on what is needed, and waits for nothing.
+    pub(super) async fn start(context: &Context, model: &Topology, needs: &BTreeSet<Need>) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("cannot make a place for the drill: {error}"));
         let folder = tempfile::Builder::new().prefix("gaggle-drill-").tempdir().map_err(failed)?;
-        let (ports, addrs) = free_ports(model.processes().count())?;
+        let terrain = Terrain::start(model, folder.path(), needs).await?;
+        let (ports, addrs) = match own_addrs(model, &terrain) {
+            Some(addrs) => (Vec::new(), addrs),
+            None => free_ports(model.processes().count())?,
+        };
         let text = text_of(model, &addrs);
         let path = folder.path().join("topology.toml");
         std::fs::write(&path, text).map_err(failed)?;
         let loaded = Loaded::read(&path)?;
-        let options = UpOptions { topology_path: path, topology: loaded.topology.clone(), hosts: Vec::new() };
+        let topology = loaded.topology.clone();
+        let before = topology.hosts.iter().map(|host| (host.id, terrain.before(host.id))).collect();
+        let options = UpOptions { topology_path: path, topology, hosts: Vec::new(), before };
         let (supervisor, events) = Supervisor::start(options).map_err(failed)?;
         let children = Arc::new(Mutex::new(Children::default()));
         let log = folder.path().join(LOG);
@@ -90,12 +103,22 @@ impl Ground {
         // Nothing of the person's own cluster: neither its profile nor its hosts.
         let mut context = context.clone();
         (context.global.via, context.global.profile) = (None, None);
-        Ok(Self { supervisor, children, listening, loaded, context, folder, _ports: ports })
+        Ok(Self { supervisor, children, listening, loaded, context, folder, terrain, _ports: ports })
     }
 
     /// The topology as it was copied.
     pub(super) fn topology(&self) -> &Topology {
         &self.loaded.topology
+    }
+
+    /// Where its data and logs are.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What it stands on.
+    pub(super) fn terrain(&self) -> &Terrain {
+        &self.terrain
     }
 
     /// The surroundings of sessions with this cluster.
@@ -115,6 +138,7 @@ impl Ground {
                 return Err(Failure::failed(why));
             }
             if count == self.loaded.topology.processes().count() {
+                self.clocks_work()?;
                 return Context::place_of_file(self.loaded.clone());
             }
             if now() > deadline {
@@ -124,14 +148,25 @@ impl Ground {
         }
     }
 
+    /// A clock that does not jump would break nothing, and the drill would praise the cluster for it.
+    fn clocks_work(&self) -> Result<(), Failure> {
+        let Some(clocks) = self.terrain.clocks() else { return Ok(()) };
+        match self.children().pids.values().find(|pid| !clocks.is_read_by(**pid)) {
+            Some(pid) => Err(Failure::failed(format!("libfaketime has no effect on the process {pid}"))
+                .hint("use a program that is linked to the C library dynamically")),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until nothing is wrong any more and every process that should live does, as another one sees it.
     pub(super) async fn whole(&self, watch: &mut Watch) -> Result<ClusterStatus, Failure> {
-        self.wait(watch, "whole", |_| true).await
+        self.wait(watch, "whole", |status| self.is_whole(status)).await
     }
 
     /// As `whole`, and some host has clients: who serves since a moment ago has not counted them yet.
     pub(super) async fn busy(&self, watch: &mut Watch) -> Result<ClusterStatus, Failure> {
-        self.wait(watch, "serving clients", |status| status.hosts.iter().any(|host| host.sessions > 0)).await
+        let serves = |status: &ClusterStatus| status.hosts.iter().any(|host| host.sessions > 0);
+        self.wait(watch, "serving clients", |status| self.is_whole(status) && serves(status)).await
     }
 
     /// As `whole`, and all hosts hold the same entries.
@@ -141,14 +176,20 @@ impl Ground {
             let first = vectors.next();
             vectors.all(|vector| Some(vector) == first)
         };
-        self.wait(watch, "of one state", same).await
+        self.wait(watch, "of one state", |status| self.is_whole(status) && same(status)).await
+    }
+
+    /// Waits until there is an alarm that says this.
+    pub(super) async fn alarmed(&self, watch: &mut Watch, words: &str) -> Result<(), Failure> {
+        let says = |status: &ClusterStatus| status.alarms.iter().any(|alarm| alarm.contains(words));
+        self.wait(watch, &format!("saying that {words}"), says).await.map(|_| ())
     }
 
     async fn wait(
         &self,
         watch: &mut Watch,
         what: &str,
-        and: impl Fn(&ClusterStatus) -> bool,
+        is_so: impl Fn(&ClusterStatus) -> bool,
     ) -> Result<ClusterStatus, Failure> {
         let deadline = now() + WHOLE_WAIT;
         loop {
@@ -156,10 +197,7 @@ impl Ground {
             if let Some(why) = self.children().failed.clone() {
                 return Err(Failure::failed(why));
             }
-            if let Some(status) = &status
-                && self.is_whole(status)
-                && and(status)
-            {
+            if let Some(status) = status.as_ref().filter(|status| is_so(status)) {
                 return Ok(status.clone());
             }
             if now() > deadline {
@@ -211,6 +249,13 @@ impl Ground {
     pub(super) async fn end(self, folder: Folder) -> Option<PathBuf> {
         self.supervisor.stop().await;
         let _ = self.listening.await;
+        let wanted = match folder {
+            Folder::Remove => Wanted::No,
+            Folder::Keep => Wanted::Yes,
+        };
+        if let Err(failure) = self.terrain.end(wanted).await {
+            self.context.out.notice("drill-kept", &format!("not all data could be kept: {}", failure.message));
+        }
         match folder {
             Folder::Remove => None,
             Folder::Keep => Some(self.folder.keep()),
@@ -277,6 +322,13 @@ async fn listen(mut events: mpsc::Receiver<ChildEvent>, children: Arc<Mutex<Chil
             let _ = writeln!(log, "{line}");
         }
     }
+}
+
+/// Addresses in the cluster's own network; none if it has none.
+fn own_addrs(model: &Topology, terrain: &Terrain) -> Option<Vec<SocketAddr>> {
+    let network = terrain.network()?;
+    let mut ports = OWN_PORTS..;
+    model.processes().map(|process| Some((network.addr(process.host)?, ports.next()?).into())).collect()
 }
 
 /// Addresses that nobody has, and what keeps other drills from them.

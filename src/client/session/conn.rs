@@ -250,7 +250,7 @@ impl Session {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.heard = at;
         conn.waiting_from = at;
-        if conn.trust == Trust::Suspect {
+        if conn.trust != Trust::Trusted {
             self.picture = Picture::Changed;
         }
         conn.trust = Trust::Trusted;
@@ -332,6 +332,7 @@ impl Session {
                     // An idle connection's wait begins with this question, another's goes on.
                     if !idle {
                         self.set_trust(id, Trust::Probed);
+                        self.picture = Picture::Changed;
                     }
                 }
                 Trust::Probed => self.suspect(id, out),

@@ -327,6 +327,42 @@ fn a_change_told_by_the_director_is_followed() {
     assert_eq!(rig.hello(3, "W6"), [moved, close(2), ask(3, 1, Token::default(), post_body("a"))]);
 }
 
+/// The other host serves, as the only one that the director knows of.
+fn cut_off() -> Assignment {
+    let mut told = assignment(("W5", 1));
+    (told.hosts[0].serving, told.hosts[0].ready) = (None, false);
+    told
+}
+
+#[test]
+fn a_director_that_does_not_reach_the_server_is_not_followed_while_the_server_answers() {
+    let mut rig = Rig::served(|_| {});
+    assert_eq!(rig.frame(1, ServerFrame::Assigned(cut_off())), []);
+    assert_eq!(rig.call(1, post_body("a")), [ask(2, 1, Token::default(), post_body("a"))]);
+    // One that it does reach, and finds behind, is left.
+    let mut behind = assignment(("W5", 1));
+    behind.hosts[0].ready = false;
+    assert_eq!(rig.frame(1, ServerFrame::Assigned(behind)), [dial(3, "W8")]);
+}
+
+#[test]
+fn a_server_that_the_director_does_not_reach_is_left_as_soon_as_it_is_probed() {
+    let mut rig = Rig::served(|_| {});
+    rig.call(1, post_body("a"));
+    rig.frame(1, ServerFrame::Assigned(cut_off()));
+    let out = rig.due();
+    assert_eq!((rig.ms, out.contains(&dial(3, "W8"))), (150, true), "{out:?}");
+}
+
+#[test]
+fn a_server_that_is_silent_is_left_for_whom_the_director_reaches() {
+    let mut rig = Rig::served(|_| {});
+    rig.call(1, post_body("a"));
+    rig.frame(1, ServerFrame::Assigned(cut_off()));
+    let gone = rig.input(Input::Disconnected { conn: ConnId(2), trouble: trouble("lost") });
+    assert!(gone.contains(&dial(3, "W8")), "{gone:?}");
+}
+
 #[test]
 fn a_new_director_of_whom_the_server_tells_is_asked() {
     let mut rig = Rig::served(|_| {});

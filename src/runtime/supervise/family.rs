@@ -1,6 +1,7 @@
 //! The children, and what becomes of them: one task owns them all.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -87,6 +88,7 @@ enum Mode {
 pub(super) struct Family {
     program: PathBuf,
     topology_path: PathBuf,
+    before: BTreeMap<HostId, Vec<OsString>>,
     members: BTreeMap<ProcessId, Member>,
     events: mpsc::Sender<ChildEvent>,
     sender: mpsc::Sender<Happening>,
@@ -110,6 +112,7 @@ impl Family {
         Self {
             program,
             topology_path: options.topology_path.clone(),
+            before: options.before.clone(),
             members: members.collect(),
             events,
             sender,
@@ -167,8 +170,21 @@ impl Family {
         ids.into_iter().find_map(|id| self.start(id).err().map(|error| failed(id, error)))
     }
 
+    /// The program, with what comes before it.
+    fn command(&self, id: ProcessId) -> Command {
+        let before = self.members.get(&id).and_then(|member| self.before.get(&member.host));
+        match before.map(Vec::as_slice) {
+            Some([first, rest @ ..]) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.program);
+                command
+            }
+            Some([]) | None => Command::new(&self.program),
+        }
+    }
+
     fn start(&mut self, id: ProcessId) -> std::io::Result<()> {
-        let mut command = Command::new(&self.program);
+        let mut command = self.command(id);
         command.arg("node").arg(id.to_string()).arg("--topology").arg(&self.topology_path);
         command.env(SUPERVISED, "1").env(PARENT, std::process::id().to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -28,7 +28,8 @@ fn stage(folder: &Path, script: &str) -> (PathBuf, UpOptions) {
         log_entries_kept: 1,
         log_entries_max: 2,
     };
-    (program, UpOptions { topology_path: folder.join("t.toml"), topology, hosts: vec![] })
+    let options = UpOptions { topology_path: folder.join("t.toml"), topology, hosts: vec![], before: BTreeMap::new() };
+    (program, options)
 }
 
 /// The next event that is no line of a log, with the pid taken out.
@@ -134,4 +135,30 @@ async fn blows_reach_whom_they_are_for_and_a_stopped_child_says_goodbye_all_the_
     supervisor.strike(vec![other], Blow::Stop).await.unwrap();
     supervisor.stop().await;
     assert_eq!(next(&mut events).await, "W2 died: exit status: 0");
+}
+
+#[tokio::test]
+async fn the_words_of_a_host_come_before_its_processes_and_become_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"echo "{\"ready\":\"$id\"}"; echo "$WORD $$" >&2
+        trap 'exit 0' TERM
+        while :; do sleep 0.05; done"#;
+    let (program, mut options) = stage(folder.path(), script);
+    options.before = [("h".parse().unwrap(), ["env", "WORD=said"].map(OsString::from).to_vec())].into();
+    let (supervisor, mut events) = Supervisor::start_program(program, options).unwrap();
+    let (mut started, mut said) = (Vec::new(), Vec::new());
+    while said.len() < 2 {
+        match tokio::time::timeout(Duration::from_secs(20), events.recv()).await.unwrap().unwrap() {
+            ChildEvent::Started { pid, .. } => started.push(format!("said {pid}")),
+            ChildEvent::Line { text, .. } => said.push(text),
+            ChildEvent::Ready { .. } => {}
+            event @ (ChildEvent::Died { .. } | ChildEvent::Restarting { .. } | ChildEvent::Failed { .. }) => {
+                panic!("{event:?}")
+            }
+        }
+    }
+    said.sort();
+    started.sort();
+    assert_eq!(said, started);
+    supervisor.stop().await;
 }

@@ -3,9 +3,10 @@
 use super::*;
 use crate::id::Vector;
 use crate::limits;
+use crate::service::digest_of;
 use crate::service::ledger::{Fenced, writer};
 use crate::service::log::read_log;
-use crate::service::{digest_of, snapshot};
+use crate::service::snapshot::{self, Cursor, Part};
 
 fn posts(count: u64) -> Vec<Entry> {
     let post = |n: u64| entry("b", n, n * 10, 1, &format!("r{n}"), Op::Post { text: format!("p{n}").parse().unwrap() });
@@ -132,6 +133,81 @@ fn origins_that_take_turns_fill_a_read_with_so_many_turns() {
     assert!(runs.windows(2).all(|pair| pair[0].origin != pair[1].origin));
 }
 
+/// The smallest part of a host's snapshot that begins here.
+fn part(source: &Host, at: &[u8]) -> Part {
+    let chunk = snapshot::read_chunk(&source.rows, at, 1);
+    Part { at: at.to_vec(), bytes: chunk.bytes, next: chunk.next, vector: source.standing().vector }
+}
+
+#[test]
+fn a_snapshot_goes_on_elsewhere_and_claims_what_both_held() {
+    let (mut first, mut second) = (Host::new("a", 1_000_000), Host::new("c", 1_000_000));
+    first.register(1, "ann");
+    first.post(1, "one");
+    first.post(1, "two");
+    second.register(3, "cid");
+    second.pull(&first);
+    first.post(1, "three");
+    first.pull(&second);
+    first.post(1, "four");
+    let mut target = Host::new("b", 1);
+    let began = part(&first, &[]);
+    let at = began.next.clone().unwrap();
+    assert_eq!(target.write(Write::Rows(began.clone())), Wrote::Done);
+    assert_eq!(target.standing().snapshot, Some(Cursor { at: at.clone(), vector: began.vector }));
+    assert!(target.standing().vector.is_empty());
+    let mut next = Some(at);
+    while let Some(at) = next {
+        let part = part(&second, &at);
+        next = part.next.clone();
+        assert_eq!(target.write(Write::Rows(part)), Wrote::Done);
+    }
+    // What the second lacked is not claimed, though the first part may have held it.
+    let both = [(origin("a"), Seq(3)), (origin("c"), Seq(1))].into_iter().collect();
+    assert_eq!((target.standing().vector, target.standing().snapshot), (both, None));
+    target.pull(&first);
+    assert_eq!(target.standing().digest, first.standing().digest);
+    assert_eq!(target.rows.merged(), first.rows.merged());
+}
+
+#[test]
+fn a_snapshot_may_begin_anew_and_is_forgotten_when_the_log_was_faster() {
+    let mut source = Host::new("a", 1_000_000);
+    source.register(1, "ann");
+    source.post(1, "one");
+    let mut target = Host::new("b", 1);
+    let began = part(&source, &[]);
+    assert_eq!(target.write(Write::Rows(began.clone())), Wrote::Done);
+    source.post(1, "two");
+    let anew = part(&source, &[]);
+    assert_ne!(anew.vector, began.vector);
+    assert_eq!(target.write(Write::Rows(anew.clone())), Wrote::Done);
+    assert_eq!(target.standing().snapshot.map(|cursor| cursor.vector), Some(anew.vector));
+    target.pull(&source);
+    assert_eq!(target.standing().snapshot, None);
+    assert_eq!(target.rows.merged(), source.rows.merged());
+}
+
+#[test]
+fn a_part_that_leads_nowhere_is_refused() {
+    let mut source = Host::new("a", 1_000_000);
+    source.register(1, "ann");
+    source.post(1, "one");
+    let mut target = Host::new("b", 1);
+    let began = part(&source, &[]);
+    let long = vec![9; limits::SNAPSHOT_KEY_BYTES_MAX + 1];
+    let endless: Vector = [(origin("a"), Seq(u64::MAX))].into_iter().collect();
+    let wrong = [
+        Part { next: Some(Vec::new()), ..began.clone() },
+        Part { next: Some(long), ..began.clone() },
+        Part { next: None, vector: endless, ..began },
+    ];
+    for part in wrong {
+        assert!(matches!(target.write(Write::Rows(part)), Wrote::Refused(_)));
+    }
+    assert_eq!(target.rows.merged(), MemRows::default());
+}
+
 #[test]
 fn a_snapshot_is_adopted_and_the_log_goes_on_after_it() {
     let mut source = Host::new("a", 1_000_000);
@@ -141,15 +217,17 @@ fn a_snapshot_is_adopted_and_the_log_goes_on_after_it() {
     }
     let mut target = Host::new("b", 1);
     target.register(2, "bob");
-    let noted = source.standing().vector;
     let mut at = Some(Vec::new());
     while let Some(from) = at {
-        let chunk = snapshot::read_chunk(&source.rows, &from, 1);
-        assert_eq!(target.write(Write::Rows(chunk.bytes)), Wrote::Done);
-        at = chunk.next;
+        let part = part(&source, &from);
+        at = part.next.clone();
+        let damaged = Part { bytes: vec![1, 2, 3], ..part.clone() };
+        assert!(matches!(target.write(Write::Rows(damaged)), Wrote::Refused(_)));
+        assert_eq!(target.write(Write::Rows(part.clone())), Wrote::Done);
+        let elsewhere = Part { at: [&from[..], &[1]].concat(), ..part };
+        assert!(matches!(target.write(Write::Rows(elsewhere)), Wrote::Refused(_)));
+        assert_eq!(target.standing().snapshot.map(|cursor| cursor.at), at);
     }
-    assert!(matches!(target.write(Write::Rows(vec![1, 2, 3])), Wrote::Refused(_)));
-    assert_eq!(target.write(Write::Adopt(noted)), Wrote::Done);
     assert_eq!(target.standing().cut.get(origin("a")), Seq(4));
     assert_eq!(target.standing().hlc, source.standing().hlc);
     source.post(1, "four");

@@ -188,3 +188,14 @@ fn long_lists_are_paged_without_loss() {
     }
     assert_eq!(found, (0..count).map(|number| format!("u{number:06}")).collect::<Vec<_>>());
 }
+
+#[test]
+fn who_registered_at_two_hosts_is_listed_where_one_of_them_is_shown() {
+    let (mut a, mut b) = (Host::new("a", 1_000), Host::new("b", 2_000));
+    a.register(1, "ann");
+    b.register(1, "ann");
+    let shown = b.standing().vector;
+    b.pull(&a);
+    assert_eq!(names(&b.rows, &shown, 1, ListPart::Users), ["ann"]);
+    assert_eq!(names(&b.rows, &Vector::new(), 1, ListPart::Users), Vec::<String>::new());
+}

@@ -192,6 +192,30 @@ fn steps_of(host: &Host, from: &mut Vector, told: &mut Vec<ShownPost>) {
     assert!(from.covers(&shown));
 }
 
+/// What a cut log held is told from the tables: with what other logs hold still, or an answer would come before the post
+/// that it answers, and posts would be told of whom another log says was left.
+#[test]
+fn a_feed_behind_a_cut_log_goes_on_in_the_order_of_all_logs() {
+    let mut host = Host::new("a", 1_000);
+    for (who, name) in [(1, "ann"), (2, "bob"), (3, "carl")] {
+        host.register(who, name);
+    }
+    host.join(1, "bob");
+    host.join(1, "carl");
+    let mut cursor = host.standing().vector;
+    host.post(2, "question");
+    host.leave(1, "carl");
+    let post = |text: &str| Op::Post { text: text.parse().unwrap() };
+    let clock = host.standing().hlc.0;
+    let answer = entry("b", 1, clock + 1, 2, "answer", post("answer"));
+    let late = entry("b", 2, clock + 2, 3, "late", post("of somebody left"));
+    assert_eq!(host.write(Write::Run(run("b", 1, &[answer, late]))), Wrote::Done);
+    assert_eq!(host.write(Write::Cut([(origin("b"), Seq(2))].into_iter().collect())), Wrote::Done);
+    let mut told = Vec::new();
+    steps_of(&host, &mut cursor, &mut told);
+    assert_eq!(texts(&told), ["question", "answer"]);
+}
+
 /// All that a host holds, but for the last entries of the host `b`.
 fn shown_but(host: &Host, hidden: u64) -> Vector {
     let mut shown = host.standing().vector;

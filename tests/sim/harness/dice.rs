@@ -12,6 +12,13 @@ impl Dice {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
+    /// A source of its own for one part of a run: what one part draws moves no other.
+    pub(crate) fn of(seed: u64, part: u64) -> Self {
+        let mut dice = Self::new(seed);
+        dice.0.set_stream(part);
+        dice
+    }
+
     pub(crate) fn number(&mut self) -> u64 {
         self.0.next_u64()
     }

@@ -4,12 +4,12 @@
 //! nothing; a stopped process keeps the lock; a full disk refuses the whole batch; a sync may fail, and then its batch
 //! is there or not. Not legal, and not simulated: a sync that lies (P1 would have nothing to stand on).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use gaggle::core::io::{Input, Output, StoreTrouble};
-use gaggle::id::{Digest, Epoch, RequestId, Vector};
+use gaggle::id::{Epoch, Vector};
 use gaggle::limits;
-use gaggle::service::entry::{Entry, Op};
+use gaggle::service::entry::Entry;
 use gaggle::service::feed;
 use gaggle::service::ledger::{self, Committed, Standing, Write, WriteId};
 use gaggle::service::log;
@@ -17,6 +17,7 @@ use gaggle::service::query;
 use gaggle::service::rows::Rows;
 use gaggle::service::snapshot;
 
+use super::history::SnapshotRows;
 use super::mutants::{Mutant, Seen};
 use super::rows::{Changes, Tables, Transaction};
 use super::world::{Event, State, World};
@@ -24,8 +25,8 @@ use super::world::{Event, State, World};
 /// Why a process ends itself, without blame.
 pub(crate) const SYNC_FAILED: &str = "a sync failed, as it was told to";
 
-/// So long after a chunk of a snapshot a host's vector does not tell what it holds.
-const FUZZY: u64 = 3_000_000;
+/// What is said here is little: small parts, so that a snapshot has many, and breaks between them.
+const SNAPSHOT_BYTES: usize = 100;
 
 /// What waits for the lock.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub(crate) enum Job {
 }
 
 /// A transaction under way.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of one transaction, each read by its name")]
 #[derive(Debug)]
 struct Running {
     token: u64,
@@ -54,7 +56,9 @@ struct Running {
     /// The tables before it, where a mutant shows it at once.
     before: Option<Tables>,
     /// It holds rows of a snapshot, so that the vector does not tell what is held.
-    fuzzy: Option<bool>,
+    snapshot: Option<SnapshotRows>,
+    /// It takes an epoch.
+    takes: bool,
 }
 
 /// One host's disk.
@@ -64,19 +68,14 @@ pub(crate) struct Disk {
     pub(crate) tables: Tables,
     running: Option<Running>,
     waiting: VecDeque<(usize, u32)>,
-    /// Who took each epoch (P6).
-    takers: BTreeMap<Epoch, (usize, u32)>,
     pub(crate) standing: Option<Standing>,
-    /// Until then rows of a snapshot may be in whose vector is not: two relays may send one at a time.
-    fuzzy_until: u64,
-    /// A snapshot was adopted: the log does not hold all that is held.
-    pub(crate) adopted: bool,
-    held_posts: BTreeSet<RequestId>,
     pub(crate) full: bool,
     /// The next sync fails.
     pub(crate) sync_fails: bool,
     /// Commits take so many times longer.
     pub(crate) slowness: u64,
+    /// Reads take so many times longer.
+    pub(crate) read_slowness: u64,
 }
 
 impl Disk {
@@ -91,14 +90,7 @@ impl Disk {
 
     /// What a backup of it holds.
     pub(crate) fn backup(&self) -> Self {
-        Self {
-            tables: self.tables.clone(),
-            standing: self.standing.clone(),
-            fuzzy_until: self.fuzzy_until,
-            adopted: self.adopted,
-            held_posts: self.held_posts.clone(),
-            ..Self::default()
-        }
+        Self { tables: self.tables.clone(), standing: self.standing.clone(), ..Self::default() }
     }
 }
 
@@ -138,7 +130,8 @@ impl World {
             standing: None,
             synced: false,
             before: None,
-            fuzzy: None,
+            snapshot: None,
+            takes: false,
         };
         match self.procs[proc].jobs.pop_front() {
             Some(Job::TakeEpoch) => self.take_epoch(host, proc, &mut running),
@@ -200,6 +193,7 @@ impl World {
         let standing = ledger::take_epoch(&mut rows, &mark);
         running.changes = rows.into_changes();
         running.standing = Some(standing.clone());
+        running.takes = true;
         running.input = Some(Input::EpochTaken(Ok(standing)));
     }
 
@@ -216,7 +210,7 @@ impl World {
             running.input = Some(Input::Persisted { writes: ids, result: Err(StoreTrouble::Full) });
             return;
         }
-        let fuzzy = self.check_batch(host, &writes);
+        let snapshot = self.rows_in(host, &writes);
         let wall = self.now(proc).wall;
         let rows = Transaction::new(&self.disks[host].tables);
         let mut rows = Seen::new(rows, self.options.mutant, self.topology.hosts[host].id);
@@ -226,7 +220,7 @@ impl World {
             Ok(committed) => {
                 running.changes = changes;
                 running.standing = Some(committed.standing.clone());
-                running.fuzzy = fuzzy;
+                running.snapshot = snapshot;
                 self.check_commit(host, proc, epoch, &ids, committed);
             }
             Err(fenced) => {
@@ -239,32 +233,23 @@ impl World {
         running.input = Some(Input::Persisted { writes: ids, result });
     }
 
-    /// Looks at what a batch brings: P4 on disk. Tells whether a snapshot begins (true) or ends (false) with it.
-    fn check_batch(&mut self, host: usize, writes: &[(WriteId, Write)]) -> Option<bool> {
-        let mut fuzzy = None;
-        for (_, write) in writes {
-            match write {
-                Write::Rows(_) => fuzzy = Some(true),
-                Write::Adopt(_) => fuzzy = Some(false),
-                Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) => {}
-            }
-        }
-        if fuzzy.is_some() {
-            self.note(|| format!("host {host} takes a snapshot: {fuzzy:?}"));
-        }
-        fuzzy
+    /// What a batch holds of a snapshot.
+    fn rows_in(&mut self, host: usize, writes: &[(WriteId, Write)]) -> Option<SnapshotRows> {
+        let mut rows = writes.iter().filter_map(|(_, write)| match write {
+            Write::Rows(part) if part.next.is_some() => Some(SnapshotRows::Some),
+            Write::Rows(_) => Some(SnapshotRows::Last),
+            Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) => None,
+        });
+        let rows = rows.next_back()?;
+        self.note(|| format!("host {host} takes a snapshot: {rows:?}"));
+        Some(rows)
     }
 
-    /// P6: under one epoch commits only the process that took it.
     fn check_commit(&mut self, host: usize, proc: usize, epoch: Epoch, ids: &[WriteId], committed: &Committed) {
-        let life = self.procs[proc].life;
-        let taker = self.disks[host].takers.get(&epoch).copied();
-        if taker != Some((proc, life)) {
-            let id = self.procs[proc].id;
-            self.fail(format!("P6: {id} commits under {epoch:?}, which {taker:?} took, not {:?}", (proc, life)));
-        }
+        let verdict = self.history.on_commit(host, (proc, self.procs[proc].life), epoch);
+        self.judge(verdict);
         if committed.standing.epoch != epoch {
-            self.fail(format!("P6: a commit under {epoch:?} while the store is at {:?}", committed.standing.epoch));
+            self.fail(format!("a commit under {epoch:?} while the store is at {:?}", committed.standing.epoch));
         }
         if !committed.outcomes.iter().map(|(id, _)| id).eq(ids) {
             self.fail(format!("host {host}: a commit of {ids:?} tells of {:?}", committed.outcomes));
@@ -321,91 +306,34 @@ impl World {
     fn make_durable(&mut self, host: usize, running: Running) {
         let Some(standing) = running.standing else { return };
         self.counts.commits += 1;
-        let before = self.disks[host].standing.take();
+        self.counts.snapshots += u64::from(running.snapshot == Some(SnapshotRows::Last));
         let disk = &mut self.disks[host];
         disk.tables.apply(running.changes);
-        if let Some(fuzzy) = running.fuzzy {
-            disk.fuzzy_until = self.clock + FUZZY;
-            disk.adopted = true;
-            self.counts.snapshots += u64::from(!fuzzy);
+        let before = disk.standing.replace(standing.clone()).map(|before| before.vector).unwrap_or_default();
+        if running.takes {
+            let verdict = self.history.on_taken(host, (running.proc, running.life), standing.epoch);
+            self.judge(verdict);
         }
-        disk.takers.entry(standing.epoch).or_insert((running.proc, running.life));
-        disk.standing = Some(standing.clone());
-        if let Some(before) = before {
-            let falls = standing.epoch < before.epoch || standing.hlc < before.hlc || standing.entries < before.entries;
-            if falls || !standing.vector.covers(&before.vector) {
-                self.fail(format!("host {host}: the state falls from {before:?} to {standing:?}"));
-            }
-            self.learn_entries(host, &before.vector, &standing.vector);
-        } else {
-            self.learn_entries(host, &Vector::new(), &standing.vector);
-        }
-        self.compare_digests(host, &standing);
+        let verdict = self.history.on_durable(host, &standing, running.snapshot, self.clock);
+        self.judge(verdict);
+        self.read_entries(host, &before, &standing.vector);
     }
 
-    /// P5: hosts that hold the same entries hold the same state.
-    fn compare_digests(&mut self, host: usize, standing: &Standing) {
-        let others =
-            self.disks.iter().enumerate().filter(|(other, disk)| *other != host && disk.fuzzy_until <= self.clock);
-        let differing: Option<(usize, Digest)> = others
-            .filter_map(|(other, disk)| disk.standing.as_ref().map(|standing| (other, standing)))
-            .find(|(_, other)| other.vector == standing.vector && other.digest != standing.digest)
-            .map(|(other, found)| (other, found.digest));
-        if let Some((other, digest)) = differing
-            && self.disks[host].fuzzy_until <= self.clock
-        {
-            self.fail(format!(
-                "P5: hosts {host} and {other} hold {:?}, with digests {:?} and {digest:?}",
-                standing.vector, standing.digest
-            ));
-        }
-    }
-
-    /// Reads what a commit brought: which entries carry which post, and (P4) that what a post answers is held.
-    fn learn_entries(&mut self, host: usize, before: &Vector, after: &Vector) {
+    /// Reads what a commit brought.
+    fn read_entries(&mut self, host: usize, before: &Vector, after: &Vector) {
         let places = after.iter().map(|(origin, _)| (origin, before.get(origin)));
         // One origin at a time: a read of several is bounded in its turns.
         let rows = &self.disks[host].tables;
         let runs: Vec<_> = places.flat_map(|place| log::read_log(&rows, &[place], usize::MAX).runs).collect();
-        let mut posts = Vec::new();
-        for run in &runs {
-            for bytes in &run.entries {
-                match Entry::decode(bytes) {
-                    Ok(entry) => {
-                        self.archive_entry(&entry);
-                        posts.extend(matches!(entry.op, Op::Post { .. }).then_some(entry));
-                    }
-                    Err(error) => self.fail(format!("host {host}: the log holds bytes that are {error}")),
-                }
+        let mut entries = Vec::new();
+        for bytes in runs.iter().flat_map(|run| &run.entries) {
+            match Entry::decode(bytes) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => self.fail(format!("host {host}: the log holds bytes that are {error}")),
             }
         }
-        for entry in &posts {
-            self.disks[host].held_posts.insert(entry.request.clone());
-            if let Some(facts) = self.posts.get_mut(&entry.request) {
-                facts.entries.insert(entry.id, entry.stamp());
-            } else {
-                self.fail(format!("host {host}: a post that nobody made: {entry:?}"));
-            }
-        }
-        for entry in &posts {
-            let facts = self.posts.get(&entry.request).filter(|facts| !facts.orphaned);
-            let parent = facts.and_then(|facts| facts.parent.clone());
-            if let Some(parent) = parent
-                && !self.disks[host].held_posts.contains(&parent)
-                && !self.disks[host].adopted
-            {
-                self.fail(format!("P4: host {host} holds {entry:?}, and not {parent:?}, which it answers"));
-            }
-        }
-    }
-
-    /// One name, one entry: whatever was lost, no seq is taken twice.
-    fn archive_entry(&mut self, entry: &Entry) {
-        let known = self.archive.entry(entry.id).or_insert_with(|| entry.clone()).clone();
-        self.losses.made_at.entry(entry.id).or_insert(self.clock);
-        if (&known.request, &known.op, known.hlc) != (&entry.request, &entry.op, entry.hlc) {
-            self.fail(format!("P5: two entries have one name: {known:?} and {entry:?}"));
-        }
+        let verdict = self.history.on_entries(host, &entries, self.clock);
+        self.judge(verdict);
     }
 
     /// What a host's processes read.
@@ -426,7 +354,7 @@ impl World {
             }
             Output::ReadSnapshot { read, at } => Input::SnapshotRead {
                 read: *read,
-                chunk: snapshot::read_chunk(rows, at, limits::SNAPSHOT_BYTES_MAX),
+                chunk: snapshot::read_chunk(rows, at, SNAPSHOT_BYTES),
                 standing: ledger::standing(rows),
             },
             Output::Query { client, number, shown, query } => Input::QueryDone {
@@ -449,7 +377,7 @@ impl World {
             | Output::Kill { .. }
             | Output::Exit { .. } => return,
         };
-        let after = self.dice.between(10, 100);
+        let after = self.dice.between(10, 100) * self.disks[host].read_slowness.max(1);
         self.after(after, Event::Input { proc, life, input: Box::new(input) });
     }
 }

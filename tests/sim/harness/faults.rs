@@ -1,17 +1,22 @@
 //! What breaks, when, and for how long. Each seed draws which kinds of faults it knows (swarm testing: a run with two
 //! kinds finds what a run with all of them hides), then how often they come.
 //!
+//! All is drawn before the run begins, and each fault has chance of its own: a run without one of them has the others at
+//! the same times, with the same victims ([`super::minimise`]).
+//!
 //! Within the budget of the promises: only one host's disk is ever lost ([`super::losses`]), so what two hosts held may
 //! not be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use gaggle::core::io::Input;
 use gaggle::core::node::Node;
 use gaggle::wire::heartbeat::Duty;
 
 use super::dice::Dice;
+use super::people::Memory;
 use super::world::{Event, State, World, micros};
+use super::{Mutant, Options};
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +39,13 @@ pub(crate) enum Kind {
     CutOneWay,
     SlowDisk,
     FullDisk,
+    /// Reads of a host's store take long, and see what was there when they began.
+    SlowReads,
     ClockJump,
+    /// From now on a host's clocks, both of them, run fast or slow.
+    ClockDrift,
+    /// A person is gone without a word, in the midst of a call perhaps; some have forgotten the call when they are back.
+    Vanish,
     /// A host's folder is emptied.
     LoseDisk,
     /// A backup is made, or put back.
@@ -61,13 +72,19 @@ const KINDS: &[Kind] = &[
     Kind::CutOneWay,
     Kind::SlowDisk,
     Kind::FullDisk,
+    Kind::SlowReads,
     Kind::ClockJump,
+    Kind::ClockDrift,
+    Kind::Vanish,
     Kind::LoseDisk,
     Kind::Restore,
     Kind::SyncFails,
     Kind::Leave,
     Kind::Weather,
 ];
+
+/// A read takes 0.5 s then: no read transaction may last over 1 s.
+const READ_SLOWNESS_MAX: u64 = 1_500;
 
 /// What is mended later.
 #[derive(Debug)]
@@ -76,16 +93,26 @@ pub(crate) enum Undo {
     Light { host: usize },
     Mend { pairs: Vec<(usize, usize)> },
     Fast { host: usize },
+    ReadFast { host: usize },
     Room { host: usize },
     Return { proc: usize },
+}
+
+/// One fault of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Its place among all that the seed draws.
+    pub(crate) index: usize,
+    pub(crate) at: u64,
+    pub(crate) kind: Kind,
 }
 
 /// The faults of one simulation.
 #[derive(Debug)]
 pub(crate) struct Faults {
-    pub(crate) kinds: Vec<Kind>,
-    /// Mean time between two, in microseconds.
-    mean: u64,
+    kinds: Vec<Kind>,
+    /// What is still to come.
+    pub(crate) plan: VecDeque<Fault>,
     pub(crate) active: bool,
     /// (from, to): packets between these hosts get lost.
     pub(crate) cut: BTreeSet<(usize, usize)>,
@@ -100,17 +127,29 @@ pub(crate) struct Faults {
 
 impl Faults {
     /// Draws the faults of a run; those that a mutant needs to show itself are always among them.
-    pub(crate) fn draw(dice: &mut Dice, hosts: usize, needed: &[Kind]) -> Self {
+    pub(crate) fn draw(options: &Options, hosts: usize) -> Self {
+        let mut dice = Dice::of(options.seed, PLAN);
+        let needed = options.mutant.map_or(&[] as &[Kind], Mutant::needs);
         // Few others beside those that are needed, so that these come often.
         let share = if needed.is_empty() { dice.between(100, 700) } else { 100 };
         let alone =
             |kind: &Kind| hosts == 1 && matches!(kind, Kind::Cut | Kind::CutOneWay | Kind::LoseDisk | Kind::Restore);
         let drawn = |kind: &&Kind| !alone(kind) && (needed.contains(kind) || dice.chance(share));
-        let kinds = KINDS.iter().filter(drawn).copied().collect();
-        let mean = dice.between(150_000, 2_000_000);
+        let kinds: Vec<Kind> = KINDS.iter().filter(drawn).copied().collect();
+        let mean = dice.between(150_000, if needed.is_empty() { 2_000_000 } else { 600_000 });
+        // Clusters are hit while they start, too.
+        let mut at = dice.between(0, 2_000_000);
+        let mut plan = VecDeque::new();
+        for index in 0.. {
+            let Some(kind) = dice.pick(&kinds).filter(|_| at < options.faults_until) else { break };
+            if options.faults.as_ref().is_none_or(|only| only.contains(&index)) {
+                plan.push_back(Fault { index, at, kind });
+            }
+            at += dice.between(mean / 10, mean * 2);
+        }
         Self {
             kinds,
-            mean,
+            plan,
             active: true,
             cut: BTreeSet::new(),
             dark: BTreeSet::new(),
@@ -121,38 +160,38 @@ impl Faults {
     }
 }
 
+/// The part of a seed's chance that plans the faults; each fault has the next after it.
+const PLAN: u64 = 1 << 32;
+
 impl World {
     pub(crate) fn note_faults(&mut self) {
         let line = format!("{} hosts, {} people, {:?}", self.disks.len(), self.people.len(), self.faults.kinds);
         self.note(|| line);
     }
 
-    /// Clusters are hit while they start, too.
-    pub(crate) fn first_fault_after(&mut self) -> u64 {
-        self.dice.between(0, 2_000_000)
+    /// Has the next fault come at its time.
+    pub(crate) fn await_fault(&mut self) {
+        if let Some(fault) = self.faults.plan.front() {
+            self.at(fault.at, Event::Fault);
+        }
     }
 
     pub(crate) fn on_fault(&mut self) {
-        if !self.faults.active {
-            return;
-        }
-        let mean = self.faults.mean;
-        let next = self.dice.between(mean / 10, mean * 2);
-        self.after(next, Event::Fault);
-        if let Some(kind) = self.dice.pick(&self.faults.kinds) {
-            self.counts.faults += 1;
-            self.note(|| format!("FAULT {kind:?}"));
-            self.inflict(kind);
-        }
+        let Some(fault) = self.faults.plan.pop_front().filter(|_| self.faults.active) else { return };
+        self.counts.faults += 1;
+        let Fault { index, kind, .. } = fault;
+        self.note(|| format!("FAULT {index}: {kind:?}"));
+        self.inflict(kind, &mut Dice::of(self.options.seed, PLAN + 1 + index as u64));
+        self.await_fault();
     }
 
-    fn inflict(&mut self, kind: Kind) {
-        let host = self.dice.index(self.disks.len());
-        let any = self.dice.index(self.procs.len());
+    fn inflict(&mut self, kind: Kind, dice: &mut Dice) {
+        let host = dice.index(self.disks.len());
+        let any = dice.index(self.procs.len());
         match kind {
             Kind::Kill => self.kill(any),
             Kind::KillHolder(duty) => {
-                if let Some(proc) = self.holder(duty) {
+                if let Some(proc) = self.holder(duty, dice) {
                     self.kill(proc);
                 }
             }
@@ -160,48 +199,74 @@ impl World {
             Kind::Dark => {
                 self.faults.dark.insert(host);
                 self.kill_host(host);
-                self.undo_within(300_000, 5_000_000, Undo::Light { host });
+                self.undo_after(dice.between(300_000, 5_000_000), Undo::Light { host });
             }
-            Kind::Stop => self.stop_for_a_while(any),
+            Kind::Stop => self.stop_for_a_while(any, dice),
             Kind::StopHolder(duty) => {
-                if let Some(proc) = self.holder(duty) {
-                    self.stop_for_a_while(proc);
+                if let Some(proc) = self.holder(duty, dice) {
+                    self.stop_for_a_while(proc, dice);
                 }
             }
-            Kind::Cut => self.cut_in_two(),
+            Kind::Cut => self.cut_in_two(dice),
             Kind::CutOneWay => {
-                let other = (host + 1 + self.dice.index(self.disks.len() - 1)) % self.disks.len();
-                self.cut(vec![(host, other)]);
+                let other = (host + 1 + dice.index(self.disks.len() - 1)) % self.disks.len();
+                self.cut(vec![(host, other)], dice);
             }
             Kind::SlowDisk => {
-                self.disks[host].slowness = self.dice.between(10, 400);
-                self.undo_within(100_000, 3_000_000, Undo::Fast { host });
+                self.disks[host].slowness = dice.between(10, 400);
+                self.undo_after(dice.between(100_000, 3_000_000), Undo::Fast { host });
             }
             Kind::FullDisk => {
                 self.disks[host].full = true;
-                self.undo_within(100_000, 3_000_000, Undo::Room { host });
+                self.undo_after(dice.between(100_000, 3_000_000), Undo::Room { host });
+            }
+            Kind::SlowReads => {
+                self.disks[host].read_slowness = dice.between(10, READ_SLOWNESS_MAX);
+                self.undo_after(dice.between(100_000, 3_000_000), Undo::ReadFast { host });
             }
             Kind::ClockJump => {
-                let jump = i64::try_from(self.dice.between(0, 4_000_000)).unwrap_or(0) - 2_000_000;
-                self.clock_offset[host] = jump;
+                let jump = i64::try_from(dice.between(0, 4_000_000)).unwrap_or(0) - 2_000_000;
+                self.clocks[host].jump(jump);
+                self.note(|| format!("host {host}'s clocks are set {jump} us ahead"));
             }
+            Kind::ClockDrift => self.drift(host, dice),
+            Kind::Vanish => self.vanish(dice),
             Kind::LoseDisk => self.lose_disk(),
             Kind::Restore => self.back_up_or_restore(),
             Kind::SyncFails => self.disks[host].sync_fails = true,
-            Kind::Leave => self.leave(any),
-            Kind::Weather => self.change_weather(),
+            Kind::Leave => self.leave(any, dice),
+            Kind::Weather => self.change_weather(dice),
         }
     }
 
     /// A running process with this duty, by chance.
-    fn holder(&mut self, duty: Duty) -> Option<usize> {
+    fn holder(&mut self, duty: Duty, dice: &mut Dice) -> Option<usize> {
         let holds = |node: &Node| node.snapshot().duties.contains(&duty);
         let holders: Vec<usize> = (0..self.procs.len())
             .filter(|proc| {
                 self.procs[*proc].state == State::Running && self.procs[*proc].node.as_ref().is_some_and(holds)
             })
             .collect();
-        self.dice.pick(&holders)
+        dice.pick(&holders)
+    }
+
+    /// Clocks of computers are off by up to 500 ppm; those of virtual machines by some percent, for a while.
+    fn drift(&mut self, host: usize, dice: &mut Dice) {
+        let most = if dice.chance(500) { 500 } else { 50_000 };
+        let rate = i64::try_from(dice.between(0, 2 * most + 1)).unwrap_or(0) - i64::try_from(most).unwrap_or(0);
+        self.clocks[host].run_at(rate, self.clock);
+        self.note(|| format!("host {host}'s clocks run {rate} ppm fast"));
+        for proc in 0..self.procs.len() {
+            if self.procs[proc].host == host && self.procs[proc].state == State::Running {
+                self.rearm(proc);
+            }
+        }
+    }
+
+    fn vanish(&mut self, dice: &mut Dice) {
+        let person = dice.index(self.people.len());
+        let memory = if dice.chance(300) { Memory::Lost } else { Memory::Kept };
+        self.drop_out(person, memory, dice.between(50_000, 4_000_000));
     }
 
     pub(crate) fn kill_host(&mut self, host: usize) {
@@ -212,34 +277,34 @@ impl World {
         }
     }
 
-    fn stop_for_a_while(&mut self, proc: usize) {
+    fn stop_for_a_while(&mut self, proc: usize, dice: &mut Dice) {
         self.stop(proc);
-        self.undo_within(60_000, 6_000_000, Undo::Continue { proc });
+        self.undo_after(dice.between(60_000, 6_000_000), Undo::Continue { proc });
     }
 
-    fn leave(&mut self, proc: usize) {
+    fn leave(&mut self, proc: usize, dice: &mut Dice) {
         if self.procs[proc].state == State::Dead {
             return;
         }
         self.procs[proc].left = true;
         let life = self.procs[proc].life;
         self.reach(proc, life, Input::Terminate);
-        self.undo_within(500_000, 4_000_000, Undo::Return { proc });
+        self.undo_after(dice.between(500_000, 4_000_000), Undo::Return { proc });
     }
 
-    fn cut_in_two(&mut self) {
+    fn cut_in_two(&mut self, dice: &mut Dice) {
         let hosts = self.disks.len();
-        let side: Vec<bool> = (0..hosts).map(|_| self.dice.chance(500)).collect();
+        let side: Vec<bool> = (0..hosts).map(|_| dice.chance(500)).collect();
         let pairs = (0..hosts).flat_map(|from| (0..hosts).map(move |to| (from, to)));
         let pairs = pairs.filter(|(from, to)| side[*from] != side[*to]).collect();
-        self.cut(pairs);
+        self.cut(pairs, dice);
     }
 
-    fn cut(&mut self, pairs: Vec<(usize, usize)>) {
+    fn cut(&mut self, pairs: Vec<(usize, usize)>, dice: &mut Dice) {
         self.faults.cut.extend(pairs.iter().copied());
         let idle = micros(gaggle::limits::PEER_IDLE);
         self.watch(|world, from, to| world.is_cut(from, to), (idle, idle + 200_000));
-        self.undo_within(100_000, 6_000_000, Undo::Mend { pairs });
+        self.undo_after(dice.between(100_000, 6_000_000), Undo::Mend { pairs });
     }
 
     fn is_cut(&self, from: usize, to: usize) -> bool {
@@ -247,16 +312,15 @@ impl World {
         self.faults.cut.contains(&(from, to)) || self.faults.cut.contains(&(to, from))
     }
 
-    fn change_weather(&mut self) {
-        let high = self.dice.between(300, 20_000);
+    fn change_weather(&mut self, dice: &mut Dice) {
+        let high = dice.between(300, 20_000);
         self.faults.delay = (high / 4, high);
-        self.faults.lost = self.dice.between(0, 300);
-        self.faults.duplicated = self.dice.between(0, 200);
+        self.faults.lost = dice.between(0, 300);
+        self.faults.duplicated = dice.between(0, 200);
     }
 
-    fn undo_within(&mut self, low: u64, high: u64, undo: Undo) {
-        let after = self.dice.between(low, high);
-        self.after(after, Event::Undo(undo));
+    fn undo_after(&mut self, micros: u64, undo: Undo) {
+        self.after(micros, Event::Undo(undo));
     }
 
     pub(crate) fn on_undo(&mut self, undo: &Undo) {
@@ -271,6 +335,7 @@ impl World {
                 self.release_held();
             }
             Undo::Fast { host } => self.disks[*host].slowness = 1,
+            Undo::ReadFast { host } => self.disks[*host].read_slowness = 1,
             Undo::Room { host } => self.disks[*host].full = false,
             Undo::Return { proc } => self.bring_back(*proc),
         }
@@ -293,7 +358,7 @@ impl World {
         self.after(1_000, Event::Start { proc });
     }
 
-    /// The end of all faults: everything runs, hears everything, and has room.
+    /// The end of all faults: everything runs, hears everything, and has room. Clocks stay as they are.
     pub(crate) fn heal(&mut self) {
         self.note(|| "HEAL".to_owned());
         self.faults.active = false;
@@ -304,6 +369,7 @@ impl World {
             self.disks[host].full = false;
             self.disks[host].sync_fails = false;
             self.disks[host].slowness = 1;
+            self.disks[host].read_slowness = 1;
             self.light(host);
         }
         for proc in 0..self.procs.len() {

@@ -2,16 +2,21 @@
 //! clock, simulated disks and links, and faults.
 //!
 //! One seed makes a cluster, its people, its load and its faults; the same seed gives the same run, event for event.
-//! A run has two phases: faults, then none, in which the cluster must become whole within a bound. Checks stand where
-//! the fact is known: at each commit ([`disk`]), at each answer and feed item ([`answers`]), at the end ([`check`]).
+//! A run has two phases: faults, then none, in which the cluster must become whole within a bound. What happens, at each
+//! commit ([`disk`]), answer, feed item ([`answers`]) and at the end ([`check`]), is told to a judge ([`history`]).
 //! What it leaves to others: real sockets, real LMDB, and the client library.
+
+use std::collections::BTreeSet;
 
 mod answers;
 mod check;
+mod clock;
 mod dice;
 mod disk;
 mod faults;
+mod history;
 mod losses;
+pub(crate) mod minimise;
 mod mutants;
 mod network;
 mod people;
@@ -20,11 +25,14 @@ mod rows;
 mod shape;
 mod world;
 
+use history::Breach;
 pub(crate) use mutants::Mutant;
-use world::{Counts, Event, World, seconds};
+pub(crate) use shape::Shape;
+use world::{Counts, World};
+pub(crate) use world::{Failure, seconds};
 
 /// How to run one simulation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) seed: u64,
     /// How many of the last lines to keep; 0 keeps none.
@@ -32,6 +40,13 @@ pub(crate) struct Options {
     /// Whether heartbeats are among them.
     pub(crate) heartbeats: bool,
     pub(crate) mutant: Option<Mutant>,
+    /// Else one is drawn.
+    pub(crate) shape: Option<Shape>,
+    /// How many people; else that is drawn.
+    pub(crate) people: Option<u64>,
+    /// Which of them come, and which of the drawn faults; none for all.
+    pub(crate) who: Option<BTreeSet<usize>>,
+    pub(crate) faults: Option<BTreeSet<usize>>,
     /// When faults end, in microseconds.
     pub(crate) faults_until: u64,
     /// When people stop to begin calls.
@@ -41,9 +56,29 @@ pub(crate) struct Options {
 impl Options {
     /// A run of this seed, as tests do it.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, trace: 0, heartbeats: false, mutant: None, faults_until: 8_000_000, calls_until: 9_000_000 }
+        Self {
+            seed,
+            trace: 0,
+            heartbeats: false,
+            mutant: None,
+            shape: None,
+            people: None,
+            who: None,
+            faults: None,
+            faults_until: CALLS_UNTIL - FAULTS_BEFORE,
+            calls_until: CALLS_UNTIL,
+        }
+    }
+
+    /// The same run, which ends earlier.
+    pub(crate) fn until(self, calls_until: u64) -> Self {
+        Self { faults_until: calls_until.saturating_sub(FAULTS_BEFORE), calls_until, ..self }
     }
 }
+
+/// When people stop to begin calls, and so long before that faults end.
+const CALLS_UNTIL: u64 = 9_000_000;
+const FAULTS_BEFORE: u64 = 1_000_000;
 
 /// The simulated time within which a healed cluster becomes whole.
 const WHOLE_WITHIN: u64 = 30_000_000;
@@ -58,21 +93,21 @@ pub(crate) struct Outcome {
     pub(crate) healed_in: u64,
     pub(crate) fingerprint: u64,
     /// What went wrong.
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<Failure>,
     pub(crate) trace: Vec<String>,
 }
 
 /// Runs one simulation.
 pub(crate) fn run(options: Options) -> Outcome {
+    let (faults_until, calls_until) = (options.faults_until, options.calls_until);
     let mut world = World::new(options);
     world.note_faults();
-    let first = world.first_fault_after();
-    world.after(first, Event::Fault);
-    while world.step(options.faults_until) {}
+    world.await_fault();
+    while world.step(faults_until) {}
     let mut healed_in = 0;
     if world.failure.is_none() {
         world.heal();
-        while world.step(options.calls_until) {}
+        while world.step(calls_until) {}
         healed_in = settle(&mut world);
     }
     if world.failure.is_none() {
@@ -99,14 +134,14 @@ fn settle(world: &mut World) -> u64 {
         if world.failure.is_some() {
             return 0;
         }
-        let trouble = world.unrest().or_else(|| world.feeds_behind());
-        match trouble {
-            None => return world.clock - begun,
-            Some(trouble) if world.clock >= deadline => {
-                world.fail(format!("P7: {} after the faults: {trouble}", seconds(WHOLE_WITHIN)));
+        match world.history.on_moment(&world.moment()) {
+            Ok(()) => return world.clock - begun,
+            Err(Breach { promise, what }) if world.clock >= deadline => {
+                let what = format!("{} after the faults: {what}", seconds(WHOLE_WITHIN));
+                world.judge(Err(Breach { promise, what }));
                 return 0;
             }
-            Some(_) => {}
+            Err(_) => {}
         }
     }
 }

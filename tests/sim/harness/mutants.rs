@@ -38,12 +38,14 @@ pub(crate) enum Mutant {
     WrongSender,
     /// A snapshot names the vector of its end, not of its beginning (P5).
     SnapshotOfTheEnd,
+    /// A broken snapshot goes on behind the key at which it should (P5).
+    ResumeSkipsAKey,
     /// A stream goes on one entry too late (P7).
     ResumesOneLate,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::NoFence,
         Self::FenceOutside,
         Self::LocalRequestIds,
@@ -55,6 +57,7 @@ impl Mutant {
         Self::LastClaimWins,
         Self::WrongSender,
         Self::SnapshotOfTheEnd,
+        Self::ResumeSkipsAKey,
         Self::ResumesOneLate,
     ];
 
@@ -71,6 +74,7 @@ impl Mutant {
             Self::LastClaimWins => "last-claim-wins",
             Self::WrongSender => "wrong-sender",
             Self::SnapshotOfTheEnd => "snapshot-of-the-end",
+            Self::ResumeSkipsAKey => "resume-skips-a-key",
             Self::ResumesOneLate => "resumes-one-late",
         }
     }
@@ -85,6 +89,9 @@ impl Mutant {
             }
             Self::OldIncarnation => &[Kind::Restore, Kind::Cut, Kind::CutOneWay],
             Self::SnapshotOfTheEnd => &[Kind::LoseDisk, Kind::SlowDisk, Kind::Dark],
+            Self::ResumeSkipsAKey => {
+                &[Kind::LoseDisk, Kind::SlowDisk, Kind::KillHolder(Duty::Serve), Kind::KillHolder(Duty::Relay)]
+            }
             Self::LocalRequestIds | Self::LastClaimWins => &[Kind::Cut],
             Self::NoCausalGate => &[Kind::CutOneWay, Kind::Stop],
             Self::NoFence
@@ -97,7 +104,7 @@ impl Mutant {
     }
 
     pub(crate) fn logs(self) -> Logs {
-        if self == Self::SnapshotOfTheEnd { Logs::Short } else { Logs::Any }
+        if matches!(self, Self::SnapshotOfTheEnd | Self::ResumeSkipsAKey) { Logs::Short } else { Logs::Any }
     }
 }
 
@@ -118,7 +125,7 @@ impl World {
     }
 
     /// What a mutant's process sends instead.
-    pub(crate) fn changed_on_its_way(&self, from: usize, mut message: PeerMessage) -> PeerMessage {
+    pub(crate) fn changed_on_its_way(&self, mut message: PeerMessage) -> PeerMessage {
         if self.is(Mutant::NoCausalGate)
             && let PeerMessage::Batch { runs, .. } = &mut message
         {
@@ -134,9 +141,22 @@ impl World {
             *vector = Vector::new();
         }
         if self.is(Mutant::SnapshotOfTheEnd)
-            && let PeerMessage::SnapshotDone { vector, .. } = &mut message
+            && let PeerMessage::SnapshotRows { part, .. } = &mut message
+            && part.next.is_some()
         {
-            vector.merge(&self.disks[self.procs[from].host].vector());
+            // Only the last part's vector counts then.
+            part.vector = part.vector.iter().map(|(origin, _)| (origin, Seq(u64::MAX - 1))).collect();
+        }
+        if self.is(Mutant::ResumeSkipsAKey) {
+            // The relay begins behind the key that it was asked for, and says that it did not. No key ends so.
+            if let PeerMessage::SnapshotWanted { at, .. } = &mut message
+                && !at.is_empty()
+            {
+                at.push(0);
+            }
+            if let PeerMessage::SnapshotRows { part, .. } = &mut message {
+                part.at.pop_if(|last| *last == 0);
+            }
         }
         if self.is(Mutant::ResumesOneLate)
             && let PeerMessage::Batch { runs, .. } = &mut message

@@ -1,18 +1,17 @@
-//! People: simulated clients in a closed loop, which ask again with the same ids until they are answered, and check
-//! every answer against what they have done and seen (P2, P3, P4, P8).
-
-use std::collections::{BTreeMap, BTreeSet};
+//! People: simulated clients in a closed loop, which ask again with the same ids until they are answered. What they did
+//! and saw, and whether every answer fits it, the judge knows ([`super::history`]).
 
 use gaggle::core::io::Input;
-use gaggle::id::{ClientId, EntryId, FeedId, ProcessId, PublicKey, RequestId, Token, Vector};
+use gaggle::id::{ClientId, FeedId, ProcessId, PublicKey, RequestId, Token};
 use gaggle::service::intake::WriteOp;
 use gaggle::service::query::ListPart;
-use gaggle::time::Hlc;
 use gaggle::topology::AckLevel;
 use gaggle::wire::client::{FeedFrame, Request, RequestBody, ServerFrame};
 
 use super::Mutant;
-use super::world::{Event, PostFacts, State, World, micros};
+use super::dice::Dice;
+use super::history::{self, Asked, Want};
+use super::world::{Event, State, World, micros};
 
 /// A connection of a person to a process.
 #[derive(Debug)]
@@ -25,44 +24,14 @@ pub(crate) struct Conn {
     down: u64,
 }
 
-/// What a person wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Want {
-    Register,
-    Post { text: String },
-    Join(usize),
-    Leave(usize),
-    Timeline,
-    Users,
-}
-
 /// A call under way.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    pub(crate) want: Want,
-    pub(crate) id: RequestId,
+    pub(crate) asked: Asked,
     pub(crate) ack: Option<AckLevel>,
     /// The number of the last attempt, and when it was sent.
     pub(crate) number: u64,
     pub(crate) tried_at: Option<u64>,
-    pub(crate) attempts: u32,
-    /// What the last attempt named as seen.
-    pub(crate) token: Token,
-    /// After `Missing`: the part that can be had.
-    pub(crate) reduced: Option<Token>,
-}
-
-/// A live feed, across connections.
-#[derive(Debug, Default)]
-pub(crate) struct FeedState {
-    pub(crate) open: Option<FeedId>,
-    pub(crate) cursor: Vector,
-    /// Shown before the feed began.
-    pub(crate) before: BTreeSet<RequestId>,
-    pub(crate) told: BTreeSet<RequestId>,
-    /// A host told it that lacked what was told elsewhere: entries of a post, a join or a leave. It cannot know what
-    /// those were worth, then or later; the client library sorts posts out by their ids.
-    pub(crate) lacking: bool,
 }
 
 /// What a connection is for.
@@ -74,67 +43,81 @@ pub(crate) enum Purpose {
     Stay,
 }
 
-/// One person.
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    Closing,
+    /// The process finds out by itself.
+    Silence,
+}
+
+/// Whether a person knows its call still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Kept,
+    Lost,
+}
+
+/// One person, apart from what it has done and seen ([`super::history::Memory`]).
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of one person, each read by its name")]
 #[derive(Debug)]
 pub(crate) struct Person {
-    pub(crate) key: PublicKey,
-    /// The name that it goes by; during a partition another may have claimed it, too.
-    pub(crate) name: String,
-    /// The name that it asked for first: it may have got it somewhere, whatever it was told.
-    pub(crate) wanted: String,
-    pub(crate) token: Token,
-    pub(crate) registered: bool,
     pub(crate) conn: Option<u64>,
     /// Whether the connection leads to where requests are answered, or only asks the way.
     pub(crate) home: bool,
     pub(crate) call: Option<Call>,
-    /// Since when: the stamp of the acknowledged JOIN.
-    pub(crate) joined: BTreeMap<usize, Hlc>,
-    /// Posts that every later timeline must hold, unless their author was left.
-    pub(crate) seen: BTreeMap<RequestId, (usize, EntryId)>,
-    pub(crate) acknowledged: BTreeMap<RequestId, EntryId>,
-    pub(crate) feed: Option<FeedState>,
+    pub(crate) feed_open: Option<FeedId>,
     pub(crate) wants_feed: bool,
-    /// Once something seen could not be had, joins and leaves may have gone elsewhere.
-    pub(crate) edges_certain: bool,
     pub(crate) think_micros: u64,
+    /// What it does next is its own choice: other people and faults do not move it.
+    pub(crate) dice: Dice,
     pub(crate) tick_token: u64,
 }
 
 impl World {
     pub(crate) fn bring_people(&mut self) {
         let count = self.dice.between(2, 8);
-        for person in 0..count {
+        for person in 0..self.options.people.unwrap_or(count) {
+            // Part 0 is the world's.
+            let mut dice = Dice::of(self.options.seed, 1 + person);
             let mut key = [0; 32];
-            key[..8].copy_from_slice(&self.dice.number().to_le_bytes());
-            let think_micros = self.dice.between(20_000, 400_000);
-            let wants_feed = self.dice.chance(600);
+            key[..8].copy_from_slice(&dice.number().to_le_bytes());
+            let think_micros = dice.between(20_000, 400_000);
+            let wants_feed = dice.chance(600);
             // Some want a name that another wants as well.
-            let wanted = if self.dice.chance(150) { 0 } else { person };
+            let wanted = if dice.chance(150) { 0 } else { person };
+            let comes_after = dice.between(100_000, 1_500_000);
+            self.history.people.push(history::Memory::new(PublicKey(key), &format!("person{wanted}")));
             self.people.push(Person {
-                key: PublicKey(key),
-                name: format!("person{wanted}"),
-                wanted: format!("person{wanted}"),
-                token: Token::default(),
-                registered: false,
                 conn: None,
                 home: false,
                 call: None,
-                joined: BTreeMap::new(),
-                seen: BTreeMap::new(),
-                acknowledged: BTreeMap::new(),
-                feed: None,
+                feed_open: None,
                 wants_feed,
-                edges_certain: true,
                 think_micros,
+                dice,
                 tick_token: 0,
             });
+            let index = self.people.len() - 1;
+            if self.options.who.as_ref().is_none_or(|only| only.contains(&index)) {
+                self.tick_after(index, comes_after);
+            }
         }
-        for person in 0..self.people.len() {
-            let after = self.dice.between(100_000, 1_500_000);
-            self.tick_after(person, after);
+    }
+
+    /// A person's end of the connection is gone; the process finds out by itself.
+    pub(crate) fn drop_out(&mut self, person: usize, memory: Memory, micros: u64) {
+        if self.people[person].tick_token == 0 {
+            return;
         }
+        self.note(|| format!("person{person} vanishes, its memory {memory:?}"));
+        self.close(person, Farewell::Silence);
+        if memory == Memory::Lost
+            && let Some(call) = self.people[person].call.take()
+        {
+            self.history.on_forgotten(person, &call.asked);
+        }
+        self.tick_after(person, micros);
     }
 
     /// Has a person look up after so long, and not before.
@@ -174,8 +157,11 @@ impl World {
 
     /// Whoever waits for nothing but a feed looks for another way when it is silent, as for a call.
     fn look_after_feed(&mut self, person: usize) {
-        let Some(state) = &self.people[person].feed else { return };
-        let told = state.open.is_some() && self.people[person].conn.is_some_and(|conn| self.answers(conn));
+        if self.history.people[person].feed.is_none() {
+            return;
+        }
+        let told =
+            self.people[person].feed_open.is_some() && self.people[person].conn.is_some_and(|conn| self.answers(conn));
         if !told {
             self.hang_up(person);
             self.seek(person);
@@ -194,26 +180,20 @@ impl World {
         if self.clock >= self.options.calls_until {
             return;
         }
-        let want = if self.people[person].registered { self.draw_want(person) } else { Want::Register };
+        let want = if self.history.people[person].registered { self.draw_want(person) } else { Want::Register };
         let millis = self.now_of_person() / 1_000;
         let mut random = [0; 10];
-        random[..8].copy_from_slice(&self.dice.number().to_le_bytes());
+        random[..8].copy_from_slice(&self.people[person].dice.number().to_le_bytes());
         let id = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid().to_string();
         let id: RequestId = id.parse().unwrap();
-        if let Want::Post { text } = &want {
-            let parent = text.split_once("re:").and_then(|(_, parent)| parent.parse().ok());
-            let facts =
-                PostFacts { author: person, text: text.clone(), parent, orphaned: false, entries: BTreeMap::new() };
-            self.posts.insert(id.clone(), facts);
-        }
-        let ack = match self.dice.between(0, 20) {
+        let ack = match self.people[person].dice.between(0, 20) {
             0 => Some(AckLevel::Host),
             1 => Some(AckLevel::All),
             _ => None,
         };
         self.note(|| format!("person{person} wants {want:?} as {id:?}"));
-        let (token, reduced) = (Token::default(), None);
-        self.people[person].call = Some(Call { want, id, ack, number: 0, tried_at: None, attempts: 0, token, reduced });
+        let asked = self.history.on_call(person, id, want);
+        self.people[person].call = Some(Call { asked, ack, number: 0, tried_at: None });
     }
 
     fn now_of_person(&self) -> u64 {
@@ -221,12 +201,14 @@ impl World {
     }
 
     fn draw_want(&mut self, person: usize) -> Want {
-        let other = self.dice.index(self.people.len());
-        let throw = self.dice.between(0, 100);
+        let count = self.people.len();
+        let dice = &mut self.people[person].dice;
+        let other = dice.index(count);
+        let throw = dice.between(0, 100);
         match throw {
             0..35 => self.draw_post(person),
             // Whoever shares a name may be anybody.
-            35..57 if self.shares_name(other) => Want::Users,
+            35..57 if self.history.shares_name(other) => Want::Users,
             35..50 if other != person => Want::Join(other),
             50..57 if other != person => Want::Leave(other),
             57..62 => Want::Users,
@@ -234,19 +216,14 @@ impl World {
         }
     }
 
-    /// Whether another person goes by the same name, or may.
-    pub(crate) fn shares_name(&self, person: usize) -> bool {
-        let Person { name, wanted, .. } = &self.people[person];
-        name != wanted || self.people.iter().filter(|other| other.name == *name || other.wanted == *name).count() > 1
-    }
-
     fn draw_post(&mut self, person: usize) -> Want {
         let unique = self.fresh_id();
-        let seen: Vec<&RequestId> = self.people[person].seen.keys().collect();
-        if seen.is_empty() || self.dice.chance(500) {
+        let seen: Vec<&RequestId> = self.history.people[person].seen.keys().collect();
+        let dice = &mut self.people[person].dice;
+        if seen.is_empty() || dice.chance(500) {
             return Want::Post { text: format!("{unique}") };
         }
-        let parent = seen[self.dice.index(seen.len())];
+        let parent = seen[dice.index(seen.len())];
         Want::Post { text: format!("{unique} re:{parent}") }
     }
 
@@ -255,7 +232,7 @@ impl World {
         let proc = self.dice.index(self.procs.len());
         self.open_conn(person, proc, Purpose::Ask);
         let Some(conn) = self.people[person].conn else { return };
-        let token = self.people[person].token.clone();
+        let token = self.history.people[person].token.clone();
         let number = self.fresh_id();
         if let Some(call) = self.people[person].call.as_mut() {
             // The clock of this attempt: a process that does not answer is given up.
@@ -272,28 +249,33 @@ impl World {
         let life = self.procs[proc].life;
         self.conns.insert(conn, Conn { person, proc, life, up: self.clock + 1_500, down: 0 });
         (self.people[person].conn, self.people[person].home) = (Some(conn), purpose == Purpose::Stay);
-        let key = Some(self.people[person].key);
+        let key = Some(self.history.people[person].key);
         self.tell(conn, |client| Input::ClientOpened { client, key });
     }
 
     pub(crate) fn hang_up(&mut self, person: usize) {
+        let farewell = if self.dice.chance(800) { Farewell::Closing } else { Farewell::Silence };
+        self.close(person, farewell);
+    }
+
+    fn close(&mut self, person: usize, farewell: Farewell) {
         let Some(conn) = self.people[person].conn.take() else { return };
         self.people[person].home = false;
-        if let Some(feed) = self.people[person].feed.as_mut()
-            && let Some(open) = feed.open.take()
-        {
+        if let Some(open) = self.people[person].feed_open.take() {
             self.feeds.remove(&open);
         }
         if let Some(call) = self.people[person].call.as_mut() {
             call.tried_at = None;
         }
-        if self.dice.chance(800) {
-            self.tell(conn, |client| Input::ClientClosed { client });
-        } else if let Some(found) = self.conns.get(&conn) {
-            // It vanished: the process finds out by itself.
-            let (proc, life) = (found.proc, found.life);
-            let input = Box::new(Input::ClientClosed { client: ClientId(conn) });
-            self.after(micros(gaggle::limits::CLIENT_IDLE), Event::Input { proc, life, input });
+        match farewell {
+            Farewell::Closing => self.tell(conn, |client| Input::ClientClosed { client }),
+            Farewell::Silence => {
+                if let Some(found) = self.conns.get(&conn) {
+                    let (proc, life) = (found.proc, found.life);
+                    let input = Box::new(Input::ClientClosed { client: ClientId(conn) });
+                    self.after(micros(gaggle::limits::CLIENT_IDLE), Event::Input { proc, life, input });
+                }
+            }
         }
         self.conns.remove(&conn);
     }
@@ -312,25 +294,20 @@ impl World {
     pub(crate) fn try_call(&mut self, person: usize) {
         let (Some(conn), number) = (self.people[person].conn, self.fresh_id()) else { return };
         let blind = self.is(Mutant::NoToken);
-        let seen = if blind { Token::default() } else { self.people[person].token.clone() };
+        let seen = if blind { Token::default() } else { self.history.people[person].token.clone() };
         let clock = self.clock;
         let Some(call) = self.people[person].call.as_mut() else { return };
-        let token = call.reduced.clone().unwrap_or(seen);
-        (call.number, call.tried_at, call.token) = (number, Some(clock), token.clone());
-        call.attempts += 1;
-        let (id, ack, want) = (call.id.clone(), call.ack, call.want.clone());
-        if call.reduced.is_some()
-            && let Some(facts) = self.posts.get_mut(&id)
-        {
-            facts.orphaned = true;
-        }
+        let token = call.asked.reduced.clone().unwrap_or(seen);
+        (call.number, call.tried_at) = (number, Some(clock));
+        self.history.on_attempt(&mut call.asked, &token);
+        let (id, ack, want) = (call.asked.id.clone(), call.ack, call.asked.want.clone());
         let body = self.body(person, want, id, ack);
         let request = Request { number, token, body };
         self.tell(conn, |client| Input::Client { client, request });
     }
 
     fn body(&self, person: usize, want: Want, id: RequestId, ack: Option<AckLevel>) -> RequestBody {
-        let name = |person: usize| self.people[person].name.clone();
+        let name = |person: usize| self.history.people[person].name.clone();
         let op = match want {
             Want::Register => WriteOp::Register { name: name(person).parse().unwrap() },
             Want::Post { text } => WriteOp::Post { text: text.parse().unwrap() },
@@ -347,7 +324,8 @@ impl World {
 
     /// A node answers a person.
     pub(crate) fn reply(&mut self, proc: usize, client: ClientId, frame: ServerFrame) {
-        self.check_copies(&frame);
+        let verdict = self.history.on_reply(&frame);
+        self.judge(verdict);
         let delay = self.dice.between(200, 1_500);
         let (clock, life) = (self.clock, self.procs[proc].life);
         let Some(conn) = self.conns.get_mut(&client.0) else { return };
@@ -369,10 +347,7 @@ impl World {
         self.after(slow, Event::Input { proc, life, input: Box::new(Input::FeedWritten { feed }) });
         let Some((conn, person)) = self.feeds.get(&feed).copied() else { return };
         let held = self.disks[self.procs[proc].host].vector();
-        let Person { token: seen, feed: state, .. } = &mut self.people[person];
-        if let Some(state) = state {
-            state.lacking |= !held.covers(&seen.vector) || !held.covers(&state.cursor);
-        }
+        self.history.on_feed_read(person, &held);
         let clock = self.clock;
         let Some(conn) = self.conns.get_mut(&conn) else { return };
         conn.down = (conn.down + 1).max(clock + delay);
@@ -384,10 +359,12 @@ impl World {
     pub(crate) fn follow(&mut self, person: usize) {
         let Some(conn) = self.people[person].conn.filter(|_| self.people[person].home) else { return };
         let feed = FeedId(self.fresh_id());
-        let token = self.people[person].token.clone();
-        let Some(state) = self.people[person].feed.as_mut().filter(|state| state.open.is_none()) else { return };
-        state.open = Some(feed);
-        let since = state.cursor.clone();
+        let token = self.history.people[person].token.clone();
+        let Some(since) = self.history.people[person].feed.as_ref().map(|told| told.cursor.clone()) else { return };
+        if self.people[person].feed_open.is_some() {
+            return;
+        }
+        self.people[person].feed_open = Some(feed);
         self.feeds.insert(feed, (conn, person));
         self.tell(conn, |client| Input::FeedOpened { client, feed, token, since });
     }

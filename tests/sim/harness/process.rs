@@ -23,6 +23,8 @@ impl World {
         let process = &mut self.procs[proc];
         process.state = State::Running;
         process.life += 1;
+        // Those of its last life are void.
+        process.timer_at = None;
         (process.run, process.pid, process.mono_offset) = (run, pid, mono_offset);
         process.backlog.clear();
         process.jobs.clear();

@@ -11,17 +11,56 @@ const M: Role = Role::Master;
 const W: Role = Role::Worker;
 const C: Role = Role::Connector;
 
-/// Hosts by their processes' roles.
-const SHAPES: &[&[&[Role]]] = &[
-    // topology/lenss.toml
-    &[&[M, M, M, C], &[W, W, C], &[W, W, C]],
-    // topology/spread.toml
-    &[&[M, W, W, C], &[M, W, W, C], &[M, W, W, C]],
-    &[&[W, C], &[W, C]],
-    &[&[M, W, C]],
-    &[&[M, W], &[W, C], &[W], &[W, W], &[C, C]],
-    &[&[W], &[W], &[W]],
-];
+/// A cluster that can be asked for by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// topology/lenss.toml
+    Lenss,
+    /// topology/spread.toml
+    Spread,
+    Pair,
+    Alone,
+    Uneven,
+    Workers,
+}
+
+impl Shape {
+    const ALL: [Self; 6] = [Self::Lenss, Self::Spread, Self::Pair, Self::Alone, Self::Uneven, Self::Workers];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lenss => "lenss",
+            Self::Spread => "spread",
+            Self::Pair => "pair",
+            Self::Alone => "alone",
+            Self::Uneven => "uneven",
+            Self::Workers => "workers",
+        }
+    }
+
+    /// Its hosts, by their processes' roles.
+    fn hosts(self) -> &'static [&'static [Role]] {
+        match self {
+            Self::Lenss => &[&[M, M, M, C], &[W, W, C], &[W, W, C]],
+            Self::Spread => &[&[M, W, W, C], &[M, W, W, C], &[M, W, W, C]],
+            Self::Pair => &[&[W, C], &[W, C]],
+            Self::Alone => &[&[M, W, C]],
+            Self::Uneven => &[&[M, W], &[W, C], &[W], &[W, W], &[C, C]],
+            Self::Workers => &[&[W], &[W], &[W]],
+        }
+    }
+}
+
+impl std::str::FromStr for Shape {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|shape| shape.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("no shape is called {name:?}: there are {names}")
+        })
+    }
+}
 
 /// How long logs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +69,11 @@ pub(crate) enum Logs {
     Short,
 }
 
-/// A topology drawn by chance; the reference shapes come up most often.
-pub(crate) fn topology(dice: &mut Dice, logs: Logs) -> Topology {
-    let shape = if dice.chance(600) { SHAPES[dice.index(2)] } else { SHAPES[dice.index(SHAPES.len())] };
-    let mut topology = build(shape);
+/// A topology drawn by chance, unless one is asked for; the reference shapes come up most often.
+pub(crate) fn topology(dice: &mut Dice, logs: Logs, asked: Option<Shape>) -> Topology {
+    let among = if dice.chance(600) { &Shape::ALL[..2] } else { &Shape::ALL[..] };
+    let drawn = among[dice.index(among.len())];
+    let mut topology = build(asked.unwrap_or(drawn).hosts());
     if logs == Logs::Short || dice.chance(400) {
         // Short logs: whoever was away for long needs a snapshot.
         topology.log_entries_kept = dice.between(1, 40);

@@ -1,30 +1,31 @@
 //! The world: every process, disk, link and person of one simulation, and the loop that moves its clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use gaggle::core::io::{Input, Output, Outputs};
 use gaggle::core::node::Node;
-use gaggle::id::{EntryId, FeedId, ProcessId, RequestId};
-use gaggle::service::entry::{Entry, Stamp};
+use gaggle::id::{FeedId, ProcessId};
 use gaggle::service::ledger::WriterMark;
-use gaggle::time::{Instant, Now, Wall};
+use gaggle::time::{Now, Wall};
 use gaggle::topology::Topology;
 use gaggle::wire::client::{FeedFrame, ServerFrame};
 use gaggle::wire::heartbeat::Heartbeat;
 use gaggle::wire::peer::PeerMessage;
 
+use super::clock::Clocks;
 use super::dice::Dice;
 use super::disk::{Disk, Job};
 use super::faults::{Faults, Undo};
-use super::losses::Losses;
+use super::history::{Breach, Facts, History, Promise, Verdict};
+use super::losses::Backup;
 use super::network::Link;
 use super::people::{Conn, Person};
 use super::shape::Logs;
 use super::{Mutant, Options};
 
-/// Wall time when a simulation begins.
-const WALL_START: u64 = 1_700_000_000_000_000;
 /// Timeouts that one process may have in a millisecond; more is a timer that spins.
 const TIMEOUTS_PER_MS_MAX: u32 = 500;
 
@@ -68,6 +69,35 @@ pub(crate) enum Event {
     Undo(Undo),
 }
 
+/// An event at its time; of two at the same time, what was scheduled first comes first.
+#[derive(Debug)]
+struct Coming {
+    at: u64,
+    serial: u64,
+    event: Event,
+}
+
+impl Ord for Coming {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // The greatest comes out of a heap first.
+        (other.at, other.serial).cmp(&(self.at, self.serial))
+    }
+}
+
+impl PartialOrd for Coming {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Coming {
+    fn eq(&self, other: &Self) -> bool {
+        self.serial == other.serial
+    }
+}
+
+impl Eq for Coming {}
+
 /// How a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -91,6 +121,8 @@ pub(crate) struct Proc {
     /// Its monotonic clock began elsewhere than the others'.
     pub(crate) mono_offset: u64,
     pub(crate) timer_token: u64,
+    /// When the newest timer comes.
+    pub(crate) timer_at: Option<u64>,
     pub(crate) timeouts: (u64, u32),
     pub(crate) stopped_at: u64,
     /// What waits for a stopped process.
@@ -107,16 +139,17 @@ impl Proc {
     }
 }
 
-/// What is known of one post, by its request id.
-#[derive(Debug, Clone)]
-pub(crate) struct PostFacts {
-    pub(crate) author: usize,
-    pub(crate) text: String,
-    pub(crate) parent: Option<RequestId>,
-    /// Its author was told that something seen could not be had, and went on without: perhaps without the parent.
-    pub(crate) orphaned: bool,
-    /// The entries that carry it, as they were seen on disks.
-    pub(crate) entries: BTreeMap<EntryId, Stamp>,
+/// What went wrong first, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) at: u64,
+    pub(crate) breach: Breach,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {}: {}", seconds(self.at), self.breach)
+    }
 }
 
 /// What one simulation counts.
@@ -138,25 +171,23 @@ pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) clock: u64,
     serial: u64,
-    queue: BTreeMap<(u64, u64), Event>,
+    queue: BinaryHeap<Coming>,
     pub(crate) dice: Dice,
     pub(crate) topology: Topology,
     pub(crate) procs: Vec<Proc>,
     pub(crate) disks: Vec<Disk>,
-    /// Wall time of each host, against the true one.
-    pub(crate) clock_offset: Vec<i64>,
+    /// The clocks of each host.
+    pub(crate) clocks: Vec<Clocks>,
     pub(crate) links: BTreeMap<(usize, usize), Link>,
     pub(crate) people: Vec<Person>,
     pub(crate) conns: BTreeMap<u64, Conn>,
     pub(crate) feeds: BTreeMap<FeedId, (u64, usize)>,
-    pub(crate) posts: BTreeMap<RequestId, PostFacts>,
-    /// Every entry that was ever committed.
-    pub(crate) archive: BTreeMap<EntryId, Entry>,
-    pub(crate) losses: Losses,
+    pub(crate) history: History,
+    pub(crate) backup: Option<Backup>,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
     pub(crate) next_id: u64,
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<Failure>,
     /// Folds every event, so that two runs of a seed can be compared.
     pub(crate) fingerprint: u64,
     pub(crate) trace: VecDeque<String>,
@@ -166,8 +197,8 @@ impl World {
     pub(crate) fn new(options: Options) -> Self {
         let mut dice = Dice::new(options.seed);
         let logs = options.mutant.map_or(Logs::Any, Mutant::logs);
-        let topology = super::shape::topology(&mut dice, logs);
-        let faults = Faults::draw(&mut dice, topology.hosts.len(), options.mutant.map_or(&[], Mutant::needs));
+        let topology = super::shape::topology(&mut dice, logs, options.shape);
+        let faults = Faults::draw(&options, topology.hosts.len());
         let mut procs = Vec::new();
         for (host, spec) in topology.hosts.iter().enumerate() {
             procs.extend(spec.processes.iter().map(|process| Proc {
@@ -180,6 +211,7 @@ impl World {
                 pid: 0,
                 mono_offset: 0,
                 timer_token: 0,
+                timer_at: None,
                 timeouts: (0, 0),
                 stopped_at: 0,
                 backlog: VecDeque::new(),
@@ -188,25 +220,25 @@ impl World {
                 left: false,
             }));
         }
+        let hosts = topology.hosts.iter().map(|_| Facts::default()).collect();
         let disks = topology.hosts.iter().map(|_| Disk::default()).collect();
-        let clock_offset = topology.hosts.iter().map(|_| 0).collect();
+        let clocks = topology.hosts.iter().map(|_| Clocks::default()).collect();
         let mut world = Self {
             options,
             clock: 0,
             serial: 0,
-            queue: BTreeMap::new(),
+            queue: BinaryHeap::new(),
             dice,
             topology,
             procs,
             disks,
-            clock_offset,
+            clocks,
             links: BTreeMap::new(),
             people: Vec::new(),
             conns: BTreeMap::new(),
             feeds: BTreeMap::new(),
-            posts: BTreeMap::new(),
-            archive: BTreeMap::new(),
-            losses: Losses::default(),
+            history: History { hosts, ..History::default() },
+            backup: None,
             faults,
             counts: Counts::default(),
             next_id: 1,
@@ -218,7 +250,7 @@ impl World {
             let after = world.dice.between(0, 50_000);
             world.after(after, Event::Start { proc });
         }
-        world.losses.host = world.dice.index(world.disks.len());
+        world.history.losses.host = world.dice.index(world.disks.len());
         world.bring_people();
         world
     }
@@ -230,7 +262,7 @@ impl World {
 
     pub(crate) fn at(&mut self, micros: u64, event: Event) {
         self.serial += 1;
-        self.queue.insert((micros.max(self.clock), self.serial), event);
+        self.queue.push(Coming { at: micros.max(self.clock), serial: self.serial, event });
     }
 
     pub(crate) fn fresh_id(&mut self) -> u64 {
@@ -240,8 +272,13 @@ impl World {
 
     /// Records the first thing that went wrong; the loop ends.
     pub(crate) fn fail(&mut self, what: impl Into<String>) {
-        if self.failure.is_none() {
-            self.failure = Some(format!("at {}: {}", seconds(self.clock), what.into()));
+        self.judge(Err(Breach { promise: Promise::Rules, what: what.into() }));
+    }
+
+    /// Records what the judge found, if it is the first.
+    pub(crate) fn judge(&mut self, verdict: Verdict) {
+        if let (Err(breach), None) = (verdict, &self.failure) {
+            self.failure = Some(Failure { at: self.clock, breach });
         }
     }
 
@@ -266,13 +303,11 @@ impl World {
         if self.failure.is_some() {
             return false;
         }
-        let Some(entry) = self.queue.first_entry() else { return false };
-        let (at, serial) = *entry.key();
-        if at > until {
+        if self.queue.peek().is_some_and(|coming| coming.at > until) {
             self.clock = until;
             return false;
         }
-        let event = entry.remove();
+        let Some(Coming { at, serial, event }) = self.queue.pop() else { return false };
         self.clock = at;
         self.counts.events += 1;
         if self.counts.events > EVENTS_MAX {
@@ -307,14 +342,14 @@ impl World {
 
     /// Both clocks of a process.
     pub(crate) fn now(&self, proc: usize) -> Now {
-        let proc = &self.procs[proc];
-        let wall = (WALL_START + self.clock).saturating_add_signed(self.clock_offset[proc.host]);
-        Now { mono: Instant::from_micros(self.clock + proc.mono_offset), wall: Wall(wall) }
+        let Proc { host, mono_offset, .. } = &self.procs[proc];
+        let clocks = &self.clocks[*host];
+        Now { mono: clocks.mono(self.clock, *mono_offset), wall: clocks.wall(self.clock) }
     }
 
     /// The true time.
     pub(crate) fn wall(&self) -> Wall {
-        Wall(WALL_START + self.clock)
+        Clocks::default().wall(self.clock)
     }
 
     pub(crate) fn index_of(&self, process: ProcessId) -> Option<usize> {
@@ -358,6 +393,11 @@ impl World {
         {
             return;
         }
+        self.procs[proc].timer_at = None;
+        if self.timeout_at(proc).is_none_or(|at| at > self.clock) {
+            self.rearm(proc);
+            return;
+        }
         let clock = self.clock;
         let (window, count) = &mut self.procs[proc].timeouts;
         if *window == clock / 1_000 {
@@ -378,14 +418,24 @@ impl World {
         self.perform(proc, out);
     }
 
-    /// Asks the node for its next timeout.
+    /// Asks the node for its next timeout. A timer that comes before it stays, and asks again when it comes.
     pub(crate) fn rearm(&mut self, proc: usize) {
-        self.procs[proc].timer_token += 1;
-        if let Some(due) = self.procs[proc].node.as_ref().and_then(Node::poll_timeout) {
-            let at = due.as_micros().saturating_sub(self.procs[proc].mono_offset).max(self.clock + 1);
-            let (life, token) = (self.procs[proc].life, self.procs[proc].timer_token);
-            self.at(at, Event::Timer { proc, life, token });
+        let Some(at) = self.timeout_at(proc).map(|at| at.max(self.clock + 1)) else { return };
+        if self.procs[proc].timer_at.is_some_and(|armed| armed > self.clock && armed <= at) {
+            return;
         }
+        let process = &mut self.procs[proc];
+        process.timer_token += 1;
+        process.timer_at = Some(at);
+        let (life, token) = (process.life, process.timer_token);
+        self.at(at, Event::Timer { proc, life, token });
+    }
+
+    /// The true time of a node's next timeout.
+    fn timeout_at(&self, proc: usize) -> Option<u64> {
+        let Proc { node, host, mono_offset, .. } = &self.procs[proc];
+        let due = node.as_ref().and_then(Node::poll_timeout)?;
+        Some(self.clocks[*host].when_mono(due, *mono_offset))
     }
 
     /// Performs what a node wants done, in order, and nothing after its end.
@@ -410,7 +460,7 @@ impl World {
             self.note(|| format!("{id} -> {}", short(format!("{output:?}"))));
         }
         match output {
-            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(proc, message)),
+            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(message)),
             Output::Beat { to, heartbeat } => self.beat(proc, to, heartbeat),
             Output::Reply { client, frame } => self.reply(proc, client, frame),
             Output::Feed { feed, frame } => self.feed(proc, feed, frame),
@@ -420,7 +470,8 @@ impl World {
                 self.procs[proc].jobs.push_back(Job::Persist { id, epoch, seen, write });
             }
             Output::ReadLog { .. } | Output::ReadSnapshot { .. } | Output::Query { .. } | Output::ReadFeeds { .. } => {
-                let after = self.dice.between(30, 300);
+                let slow = self.disks[self.procs[proc].host].read_slowness.max(1);
+                let after = self.dice.between(30, 300) * slow;
                 let life = self.procs[proc].life;
                 self.after(after, Event::Read { proc, life, read: Box::new(output) });
             }
