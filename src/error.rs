@@ -88,6 +88,8 @@ error_codes! {
     UnknownProcess = 16, "unknown-process", Never, 2;
     /// The caller has not shown who it is.
     NotLoggedIn = 17, "not-logged-in", Never, 5;
+    /// The caller may not do what only operators may.
+    NotOperator = 18, "not-operator", Never, 5;
 }
 
 /// A number that this version does not know.

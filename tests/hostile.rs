@@ -8,7 +8,7 @@
 
 use std::fmt::Debug;
 
-use gaggle::core::io::{Input, Output};
+use gaggle::core::io::{Input, Output, Rank};
 use gaggle::core::node::{Node, NodeConfig};
 use gaggle::error::{ErrorCode, Refusal};
 use gaggle::id::{ClientId, EntryId, Epoch, FeedId, Origin, PublicKey, Seq, Token, UserId, Vector};
@@ -209,7 +209,7 @@ fn survive(frame: ClientFrame) -> Vec<Output> {
     let standing = store().take_epoch(&WriterMark { process: me, pid: 1 }).unwrap();
     node.handle_input(at(500), Input::EpochTaken(Ok(standing)), &mut out);
     let client = ClientId(1);
-    node.handle_input(at(500), Input::ClientOpened { client, key: Some(key()) }, &mut out);
+    node.handle_input(at(500), Input::ClientOpened { client, key: Some(key()), rank: Rank::Person }, &mut out);
     for ms in [600, 2_000, 5_000] {
         match frame.clone() {
             ClientFrame::Hello { .. } => {}

@@ -212,6 +212,7 @@ const fn hint_for(code: ErrorCode) -> &'static str {
         ErrorCode::Oneself => "your own posts are in your timeline already",
         ErrorCode::NameTaken => "choose another name, or log in on the machine that has its key",
         ErrorCode::OtherName => "`gaggle profiles` shows the names of this machine's keys",
+        ErrorCode::NotOperator => "drain a process on its own machine, as the user who runs it",
         ErrorCode::NotRegistered | ErrorCode::NotLoggedIn => "log in first: gaggle login NAME",
         ErrorCode::IdReused => "use each --id for one request only",
         ErrorCode::TooOld => "ids are remembered for 7 days: use a new one",

@@ -10,6 +10,7 @@ use crate::cli::context::{Context, Loaded};
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::output::Out;
 use crate::cli::session::{Person, Session};
+use crate::client::Identity;
 use crate::id::ProcessId;
 use crate::runtime::{NodeOptions, RunError, run_node};
 use crate::topology::Topology;
@@ -50,7 +51,16 @@ pub(crate) async fn drain(context: &Context, id: ProcessId) -> Result<u8, Failur
             None => Failure::usage(format!("the cluster {} has no process {id}", place.cluster)),
         });
     }
-    let session = Session::open(context, &place, Person::Nobody).await?;
+    // An operator is who has a private key of the process's host: the process's own shows it.
+    let Some(loaded) = &place.loaded else {
+        return Err(Failure::usage("drain needs the topology file, and the private keys beside it")
+            .hint("on the machine of that process: gaggle drain ID --topology FILE"));
+    };
+    let key = loaded.base().join(&loaded.topology.certs).join("private").join(format!("{id}.key"));
+    let identity = Identity::load(&key).map_err(|error| {
+        Failure::identity(error.to_string()).hint("drain a process on its own machine, as the user who runs it")
+    })?;
+    let session = Session::open(context, &place, Person::Stranger(identity)).await?;
     session.drain(id).await?;
     context
         .out

@@ -26,6 +26,15 @@ pub enum StoreTrouble {
     Failed(String),
 }
 
+/// What a client's key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rank {
+    /// Nothing but what everybody may.
+    Person,
+    /// It is the key of one of the cluster's processes, so whoever proves it runs one of the cluster's machines.
+    Operator,
+}
+
 /// What happens to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -71,6 +80,8 @@ pub enum Input {
         client: ClientId,
         /// Who.
         key: Option<PublicKey>,
+        /// What that key may do.
+        rank: Rank,
     },
     /// A request of a client.
     Client {

@@ -260,7 +260,7 @@ impl Node {
                 }
                 self.decide(now, out);
             }
-            Input::ClientOpened { client, key } => self.people.open(client, key),
+            Input::ClientOpened { client, key, rank } => self.people.open(client, key, rank),
             Input::Client { client, request } => self.on_client(now, client, request, out),
             Input::FeedOpened { client, feed, token, since } => {
                 self.on_feed_opened(now, client, feed, token, since, out)

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::core::feeds;
-use crate::core::io::{Output, Outputs, ReadId};
+use crate::core::io::{Output, Outputs, Rank, ReadId};
 use crate::core::mesh;
 use crate::core::node::Node;
 use crate::core::primary::Ask;
@@ -27,6 +27,7 @@ use crate::wire::peer::PeerMessage;
 #[derive(Debug)]
 struct Client {
     key: Option<PublicKey>,
+    rank: Rank,
     session: Session,
 }
 
@@ -76,8 +77,8 @@ pub(crate) struct People {
 
 impl People {
     /// A client has connected.
-    pub(crate) fn open(&mut self, client: ClientId, key: Option<PublicKey>) {
-        self.clients.insert(client, Client { key, session: Session::None });
+    pub(crate) fn open(&mut self, client: ClientId, key: Option<PublicKey>, rank: Rank) {
+        self.clients.insert(client, Client { key, rank, session: Session::None });
     }
 
     /// When a vacancy has lasted long enough to be told.
@@ -175,7 +176,7 @@ impl Node {
                 Ok(Response::Assigned(assignment))
             }
             RequestBody::Status => Ok(Response::Status(Box::new(self.cluster_status(now)))),
-            RequestBody::Drain { process } => self.drain_process(*process, out),
+            RequestBody::Drain { process } => self.drain_process(client, *process, out),
             RequestBody::Write { .. }
             | RequestBody::WhoAmI
             | RequestBody::List { .. }
@@ -206,7 +207,11 @@ impl Node {
         }
     }
 
-    fn drain_process(&self, process: ProcessId, out: &mut Outputs) -> Result<Response, Refusal> {
+    fn drain_process(&self, client: ClientId, process: ProcessId, out: &mut Outputs) -> Result<Response, Refusal> {
+        if self.people.clients.get(&client).is_none_or(|one| one.rank != Rank::Operator) {
+            let message = "only who has a private key of the cluster's processes may drain one: ask on their machine";
+            return Err(Refusal::new(ErrorCode::NotOperator, message));
+        }
         if process != self.config.me && !self.mesh.siblings.contains_key(&process) {
             let message = format!("{process} is not a process of {}: ask a process of its own host", self.host);
             return Err(Refusal::new(ErrorCode::UnknownProcess, message));
@@ -481,7 +486,7 @@ mod tests {
         };
         give(2, Input::Heartbeat { from: id("W2"), heartbeat });
         let (client, number, token) = (ClientId(9), 1, Token::default());
-        give(3, Input::ClientOpened { client, key: None });
+        give(3, Input::ClientOpened { client, key: None, rank: Rank::Person });
         let request = Request { number, token, body: RequestBody::Assign };
         assert_eq!(give(4, Input::Client { client, request }), [Some(id("W2"))]);
         node
@@ -514,6 +519,20 @@ mod tests {
         node.handle_input(at(20), Input::EpochTaken(Ok(standing(5))), &mut out);
         node.handle_timeout(at(100), &mut out);
         assert_eq!(told(&out), [Some(id("W1"))]);
+    }
+
+    #[test]
+    fn only_an_operator_drains() {
+        let drain = |rank| {
+            let (mut node, mut out) = (followed(), Vec::new());
+            let (client, number, token) = (ClientId(10), 1, Token::default());
+            node.handle_input(at(5), Input::ClientOpened { client, key: None, rank }, &mut out);
+            let request = Request { number, token, body: RequestBody::Drain { process: id("W2") } };
+            out.clear();
+            node.handle_input(at(6), Input::Client { client, request }, &mut out);
+            out.contains(&Output::Send { to: id("W2"), message: PeerMessage::Drain })
+        };
+        assert_eq!((drain(Rank::Person), drain(Rank::Operator)), (false, true));
     }
 
     #[test]

@@ -52,7 +52,8 @@ async fn converse(shared: &Arc<Shared>, link: &Link) -> CloseCode {
         return CloseCode::Busy;
     }
     let client = shared.next_client();
-    let opened = Event::ClientOpened { client, key: link.peer_key(), frames };
+    let key = link.peer_key();
+    let opened = Event::ClientOpened { client, key, rank: shared.rank_of(key.as_ref()), frames };
     if shared.asks.send(opened).await.is_err() {
         return CloseCode::Goodbye;
     }

@@ -202,9 +202,9 @@ impl Driver {
                 // It may be a sibling that has just written its run file; a full queue will look anyway.
                 let _ = self.joints.watcher.try_send(Order::Look);
             }
-            Event::ClientOpened { client, key, frames } => {
+            Event::ClientOpened { client, key, rank, frames } => {
                 self.clients.insert(client, Client { frames, under_way: 0 });
-                self.next.push_back(Input::ClientOpened { client, key });
+                self.next.push_back(Input::ClientOpened { client, key, rank });
             }
             Event::Asked { client, request, place } => {
                 drop(place);

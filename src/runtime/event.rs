@@ -3,7 +3,7 @@
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::links::Lanes;
-use crate::core::io::Input;
+use crate::core::io::{Input, Rank};
 use crate::id::{ClientId, FeedId, ProcessId, PublicKey, Token, Vector};
 use crate::net::FrameSender;
 use crate::wire::client::{FeedFrame, Request};
@@ -43,6 +43,8 @@ pub(super) enum Event {
         client: ClientId,
         /// Its proven key.
         key: Option<PublicKey>,
+        /// What it may do.
+        rank: Rank,
         /// Where its replies go; the connection ends when this is dropped.
         frames: FrameSender,
     },

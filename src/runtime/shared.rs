@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::event::Event;
+use crate::core::io::Rank;
 use crate::id::{ClientId, FeedId, HostId, ProcessId, PublicKey};
 use crate::net::{CertBook, NodeEndpoint};
 use crate::topology::Topology;
@@ -51,6 +52,14 @@ impl Shared {
     /// The process of the topology whose key this is.
     pub(super) fn process_of(&self, key: &PublicKey) -> Option<ProcessId> {
         self.book().find_process(key).filter(|id| *id != self.me && self.topology.process(*id).is_some())
+    }
+
+    /// What a client's key may do. The folder is not read again for it: strangers come all the time.
+    pub(super) fn rank_of(&self, key: Option<&PublicKey>) -> Rank {
+        match key.and_then(|key| self.book().process(key)) {
+            Some(_) => Rank::Operator,
+            None => Rank::Person,
+        }
     }
 
     /// A number for a client.

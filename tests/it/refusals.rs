@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use gaggle::client::ClientError;
+use gaggle::client::{ClientError, Identity};
 use gaggle::error::ErrorCode;
 use serde_json::Value;
 
@@ -91,6 +91,20 @@ async fn keys_that_are_not_right_are_refused() {
     refused(&cluster, &["list"], 5, "identity", "profiles/ann/key").await;
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     cluster.gaggle(&["list", "--json"]).await.json();
+}
+
+/// Who runs a machine has the private keys of its processes, and nobody else drains them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_drains_a_process_and_a_stranger_does_not() {
+    let cluster = Cluster::start(Ups::One).await;
+    let (key, kept) = (cluster.path("certs/private/W5.key"), cluster.path("kept"));
+    std::fs::rename(&key, &kept).unwrap();
+    refused(&cluster, &["drain", "W5"], 5, "identity", "W5.key").await;
+    Identity::load_or_make(&key).unwrap();
+    refused(&cluster, &["drain", "W5"], 5, "not-operator", "private key").await;
+    std::fs::rename(&kept, &key).unwrap();
+    cluster.gaggle(&["drain", "W5", "--json"]).await.json();
+    cluster.wait("served by the next", |status| status.host("lenss3").serving.as_deref() == Some("W6")).await;
 }
 
 /// A login that is done is known at every host, so that without a partition nobody else gets the name.

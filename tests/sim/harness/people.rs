@@ -1,7 +1,7 @@
 //! People: simulated clients in a closed loop, which ask again with the same ids until they are answered. What they did
 //! and saw, and whether every answer fits it, the judge knows ([`super::history`]).
 
-use gaggle::core::io::Input;
+use gaggle::core::io::{Input, Rank};
 use gaggle::id::{ClientId, FeedId, ProcessId, PublicKey, RequestId, Token};
 use gaggle::service::intake::WriteOp;
 use gaggle::service::query::ListPart;
@@ -250,7 +250,7 @@ impl World {
         self.conns.insert(conn, Conn { person, proc, life, up: self.clock + 1_500, down: 0 });
         (self.people[person].conn, self.people[person].home) = (Some(conn), purpose == Purpose::Stay);
         let key = Some(self.history.people[person].key);
-        self.tell(conn, |client| Input::ClientOpened { client, key });
+        self.tell(conn, |client| Input::ClientOpened { client, key, rank: Rank::Person });
     }
 
     pub(crate) fn hang_up(&mut self, person: usize) {
