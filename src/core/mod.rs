@@ -19,3 +19,5 @@ mod retention;
 mod serve;
 mod sink;
 mod source;
+#[cfg(test)]
+mod testing;

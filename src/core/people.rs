@@ -414,65 +414,26 @@ impl Node {
 mod tests {
     use super::*;
     use crate::core::io::Input;
-    use crate::core::node::NodeConfig;
-    use crate::id::{Digest, Origin, Seq};
+    use crate::core::testing::{at, first, id, standing};
+    use crate::id::Origin;
     use crate::service::ledger::Standing;
     use crate::time::Hlc;
-    use crate::topology::Topology;
     use crate::wire::heartbeat::{Duty, Heartbeat, Life, PrimaryStatus};
 
-    const PAIR: &str = r#"
-        cluster = "test"
-
-        [[host]]
-        name = "a"
-
-        [[host.process]]
-        id = "W1"
-        role = "worker"
-        addr = "127.0.0.1:7001"
-
-        [[host.process]]
-        id = "W2"
-        role = "worker"
-        addr = "127.0.0.1:7002"
-    "#;
-
-    fn id(name: &str) -> ProcessId {
-        name.parse().unwrap()
-    }
-
-    fn at(ms: u64) -> Now {
-        Now { mono: Instant::from_micros(ms * 1_000), wall: Wall(ms * 1_000) }
-    }
-
-    fn standing(epoch: u64) -> Standing {
-        let origin = Origin { host: "a".parse().unwrap(), incarnation: 1 };
-        Standing {
-            epoch: Epoch(epoch),
-            origin: Some(origin),
-            vector: [(origin, Seq(1))].into_iter().collect(),
-            hlc: Hlc::ZERO,
-            digest: Digest::default(),
-            entries: 1,
-            cut: Vector::new(),
-            snapshot: None,
-            disk_bytes: 0,
-        }
+    fn served(epoch: u64) -> Standing {
+        standing(epoch, Some(Origin { host: "a".parse().unwrap(), incarnation: 1 }))
     }
 
     /// W1, of whom a client has asked the way to W2, the primary.
     fn followed() -> Node {
-        let topology = Topology::parse(PAIR, "t.toml").unwrap();
-        let config = NodeConfig { topology, topology_hash: 0, me: id("W1"), run: 1, pid: 1, seed: 1 };
-        let mut node = Node::new(config, at(0));
+        let mut node = first();
         let mut give = |ms, input| {
             let mut out = Vec::new();
             node.handle_input(at(ms), input, &mut out);
             told(&out)
         };
         give(1, Input::Sibling { process: id("W2"), life: Life::Up, pid: 2 });
-        let Standing { epoch, vector, digest, entries, disk_bytes, .. } = standing(4);
+        let Standing { epoch, vector, digest, entries, disk_bytes, .. } = served(4);
         let primary =
             PrimaryStatus { epoch, fitness: Fitness::Ready, sessions: 1, vector, digest, entries, disk_bytes };
         let heartbeat = Heartbeat {
@@ -516,7 +477,7 @@ mod tests {
         assert!(out.contains(&Output::TakeEpoch), "{out:?}");
         assert_eq!(told(&out), []);
         out.clear();
-        node.handle_input(at(20), Input::EpochTaken(Ok(standing(5))), &mut out);
+        node.handle_input(at(20), Input::EpochTaken(Ok(served(5))), &mut out);
         node.handle_timeout(at(100), &mut out);
         assert_eq!(told(&out), [Some(id("W1"))]);
     }

@@ -2,58 +2,9 @@
 
 use super::*;
 use crate::core::io::Input;
-use crate::core::node::NodeConfig;
-use crate::id::{Digest, Seq};
+use crate::core::testing::{at, first, id, standing};
 use crate::service::ledger::Write;
 use crate::service::snapshot::Cursor;
-use crate::time::Wall;
-use crate::topology::Topology;
-
-const ALONE: &str = r#"
-    cluster = "test"
-
-    [[host]]
-    name = "a"
-
-    [[host.process]]
-    id = "W1"
-    role = "worker"
-    addr = "127.0.0.1:7001"
-
-    [[host.process]]
-    id = "W2"
-    role = "worker"
-    addr = "127.0.0.1:7002"
-"#;
-
-fn id(name: &str) -> ProcessId {
-    name.parse().unwrap()
-}
-
-fn at(ms: u64) -> Now {
-    Now { mono: Instant::from_micros(ms * 1_000), wall: Wall(ms * 1_000) }
-}
-
-/// The best placed process of a host without a living sibling.
-fn first() -> Node {
-    let topology = Topology::parse(ALONE, "t.toml").unwrap();
-    let config = NodeConfig { topology, topology_hash: 0, me: id("W1"), run: 1, pid: 1, seed: 1 };
-    Node::new(config, at(0))
-}
-
-fn standing(origin: Option<Origin>) -> Standing {
-    Standing {
-        epoch: Epoch(1),
-        origin,
-        vector: origin.iter().map(|origin| (*origin, Seq(3))).collect(),
-        hlc: Hlc::ZERO,
-        digest: Digest::default(),
-        entries: 0,
-        cut: Vector::new(),
-        snapshot: None,
-        disk_bytes: 0,
-    }
-}
 
 /// Whether its heartbeats say that the incarnation is settled.
 fn is_warm(node: &mut Node, ms: u64) -> bool {
@@ -70,7 +21,7 @@ fn is_warm(node: &mut Node, ms: u64) -> bool {
 fn siblings_hear_of_an_incarnation_only_when_it_is_stored() {
     let mut node = first();
     let mut out = Vec::new();
-    node.handle_input(at(1), Input::EpochTaken(Ok(standing(None))), &mut out);
+    node.handle_input(at(1), Input::EpochTaken(Ok(standing(1, None))), &mut out);
     let Some(Output::Persist { id: write, write: Write::Begin(origin), .. }) =
         out.iter().find(|output| matches!(output, Output::Persist { .. })).cloned()
     else {
@@ -80,7 +31,7 @@ fn siblings_hear_of_an_incarnation_only_when_it_is_stored() {
     let full = Input::Persisted { writes: vec![write], result: Err(StoreTrouble::Full) };
     node.handle_input(at(1_001), full, &mut out);
     assert!(!is_warm(&mut node, 2_000), "nor was it stored");
-    let committed = Committed { outcomes: Vec::new(), standing: standing(Some(origin)) };
+    let committed = Committed { outcomes: Vec::new(), standing: standing(1, Some(origin)) };
     node.handle_input(at(2_001), Input::Persisted { writes: vec![], result: Ok(committed) }, &mut out);
     assert!(is_warm(&mut node, 3_000));
 }
@@ -89,7 +40,7 @@ fn siblings_hear_of_an_incarnation_only_when_it_is_stored() {
 fn an_origin_that_goes_on_is_settled_at_once() {
     let mut node = first();
     let origin = Origin { host: node.host, incarnation: 7 };
-    node.handle_input(at(1), Input::EpochTaken(Ok(standing(Some(origin)))), &mut Vec::new());
+    node.handle_input(at(1), Input::EpochTaken(Ok(standing(1, Some(origin)))), &mut Vec::new());
     assert!(is_warm(&mut node, 1_000));
 }
 
@@ -99,7 +50,7 @@ fn who_has_half_a_snapshot_is_catching_up() {
     let fitness = |snapshot: Option<Cursor>| {
         let mut node = first();
         let origin = Origin { host: node.host, incarnation: 7 };
-        let standing = Standing { snapshot, ..standing(Some(origin)) };
+        let standing = Standing { snapshot, ..standing(1, Some(origin)) };
         node.handle_input(at(1), Input::EpochTaken(Ok(standing)), &mut Vec::new());
         node.primary_status_at(at(2)).unwrap().fitness
     };
