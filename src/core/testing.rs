@@ -7,7 +7,7 @@ use crate::time::{Hlc, Instant, Now, Wall};
 use crate::topology::Topology;
 
 const PAIR: &str = r#"
-cluster = "test"
+    cluster = "test"
 
     [[host]]
     name = "a"
