@@ -25,8 +25,11 @@ struct Inlet {
     stream: u64,
     /// At the store, in order.
     persisting: VecDeque<(WriteId, Item)>,
-    /// Runs that wait for this entry, or, without one, for those of the same origin before them.
-    waiting: VecDeque<(Option<EntryId>, EntryRun)>,
+    /// Runs that wait for this entry, or, without one, for those of the same origin before them; by their place in line.
+    waiting: BTreeMap<u64, (Option<EntryId>, EntryRun)>,
+    /// The place in line of the run that comes next. A run keeps its place however often the store hands it back: one
+    /// that comes back later than those after it must not stand behind them, because they wait for it.
+    next_place: u64,
     /// What was last acknowledged.
     told: Option<Vector>,
     /// A snapshot can be had; this is where the sender's log begins.
@@ -35,7 +38,8 @@ struct Inlet {
 
 #[derive(Debug)]
 enum Item {
-    Run(EntryRun),
+    /// With its place in line.
+    Run(u64, EntryRun),
     Rows(Place),
 }
 
@@ -96,8 +100,8 @@ impl Sink {
         out: &mut Outputs,
     ) {
         let told = Some(vector.clone());
-        let (persisting, waiting) = (VecDeque::new(), VecDeque::new());
-        self.inlets.insert(from, Inlet { stream, persisting, waiting, told, offer: None });
+        let (persisting, waiting) = (VecDeque::new(), BTreeMap::new());
+        self.inlets.insert(from, Inlet { stream, persisting, waiting, next_place: 0, told, offer: None });
         let message = PeerMessage::Held { stream, epoch, vector: vector.clone() };
         out.push(Output::Send { to: from, message });
         self.stop_taking(now, from, out);
@@ -139,13 +143,15 @@ impl Sink {
         if inlet.waiting.len() + runs.len() > limits::RUNS_WAITING_MAX {
             return self.close(now, from, out);
         }
-        let behind: BTreeSet<Origin> = inlet.waiting.iter().map(|(_, before)| before.origin).collect();
+        let behind: BTreeSet<Origin> = inlet.waiting.values().map(|(_, before)| before.origin).collect();
         for run in runs {
+            let place = inlet.next_place;
+            inlet.next_place += 1;
             if behind.contains(&run.origin) {
-                inlet.waiting.push_back((None, run));
+                inlet.waiting.insert(place, (None, run));
             } else {
                 // Never behind another origin's: it may hold the very entries that those wait for.
-                inlet.persist(run, writes, out);
+                inlet.persist(place, run, writes, out);
             }
         }
     }
@@ -298,14 +304,14 @@ enum Health {
 }
 
 impl Inlet {
-    fn persist(&mut self, run: EntryRun, writes: &mut dyn Writes, out: &mut Outputs) {
+    fn persist(&mut self, place: u64, run: EntryRun, writes: &mut dyn Writes, out: &mut Outputs) {
         let (id, epoch) = (writes.next_id(), writes.epoch());
-        self.persisting.push_back((id, Item::Run(run.clone())));
+        self.persisting.push_back((id, Item::Run(place, run.clone())));
         out.push(Output::Persist { id, epoch, write: Write::Run(run) });
     }
 
     fn on_outcomes(&mut self, from: ProcessId, outcomes: &[(WriteId, Wrote)], out: &mut Outputs) -> Health {
-        let (mut blocked, mut health) = (Vec::new(), Health::Sound);
+        let mut health = Health::Sound;
         for (id, wrote) in outcomes {
             if self.persisting.front().is_none_or(|(first, _)| first != id) {
                 continue;
@@ -316,7 +322,9 @@ impl Inlet {
                     tracing::warn!(%from, reason, "entries refused");
                     return Health::Broken;
                 }
-                (Item::Run(run), Wrote::Waits { on }) => blocked.push((Some(*on), run)),
+                (Item::Run(place, run), Wrote::Waits { on }) => {
+                    self.waiting.insert(place, (Some(*on), run));
+                }
                 (Item::Rows(place), _) => {
                     let message = PeerMessage::SnapshotHeld { stream: self.stream };
                     out.push(Output::Send { to: from, message });
@@ -326,11 +334,8 @@ impl Inlet {
                         health = Health::Finished;
                     }
                 }
-                (Item::Run(_), _) => {}
+                (Item::Run(..), _) => {}
             }
-        }
-        for waiting in blocked.into_iter().rev() {
-            self.waiting.push_front(waiting);
         }
         health
     }
@@ -338,12 +343,12 @@ impl Inlet {
     /// Hands runs to the store again whose dependency is held now, or that need not wait for those before them.
     fn retry(&mut self, held: &Vector, writes: &mut dyn Writes, out: &mut Outputs) {
         let mut behind = BTreeSet::new();
-        for (on, run) in std::mem::take(&mut self.waiting) {
+        for (place, (on, run)) in std::mem::take(&mut self.waiting) {
             if behind.contains(&run.origin) || on.is_some_and(|on| !held.holds(on)) {
                 behind.insert(run.origin);
-                self.waiting.push_back((on, run));
+                self.waiting.insert(place, (on, run));
             } else {
-                self.persist(run, writes, out);
+                self.persist(place, run, writes, out);
             }
         }
     }
@@ -386,9 +391,20 @@ mod tests {
         standing: Standing,
     }
 
+    fn origin() -> Origin {
+        Origin { host: "a".parse().unwrap(), incarnation: 1 }
+    }
+
     fn upto(seq: u64) -> Vector {
-        let origin = Origin { host: "a".parse().unwrap(), incarnation: 1 };
-        [(origin, Seq(seq))].into_iter().collect()
+        [(origin(), Seq(seq))].into_iter().collect()
+    }
+
+    fn run(seq: u64) -> EntryRun {
+        EntryRun { origin: origin(), from: Seq(seq), entries: vec![vec![0]] }
+    }
+
+    fn write(id: u64, run: EntryRun) -> Output {
+        Output::Persist { id: WriteId(id), epoch: Epoch(1), write: Write::Run(run) }
     }
 
     fn relay(stream: u64) -> ProcessId {
@@ -458,11 +474,45 @@ mod tests {
             out
         }
 
+        /// Entries of `a`, in runs of one.
+        fn batch(&mut self, seqs: std::ops::RangeInclusive<u64>) -> Outputs {
+            let mut out = Outputs::new();
+            let runs = seqs.map(run).collect();
+            self.sink.on_batch(self.now, relay(1), 1, runs, &mut self.writes, &mut out);
+            out
+        }
+
+        /// The store has done this write so, and holds so many entries of `a`; returns what is written next.
+        fn wrote(&mut self, id: u64, wrote: Wrote, held: u64) -> Outputs {
+            self.standing.vector = if held == 0 { Vector::new() } else { upto(held) };
+            let mut out = Outputs::new();
+            self.sink.on_persisted(self.now, &[(WriteId(id), wrote)], &self.standing, &mut self.writes, &mut out);
+            out.retain(|output| matches!(output, Output::Persist { .. }));
+            out
+        }
+
         fn down(&mut self, stream: u64) -> Outputs {
             let mut out = Outputs::new();
             self.sink.on_down(self.now, relay(stream), &mut out);
             out
         }
+    }
+
+    #[test]
+    fn a_run_that_comes_back_late_does_not_stand_before_those_that_it_waits_for() {
+        let mut rig = Rig::new(None);
+        let lacked = EntryId { origin: Origin { host: "b".parse().unwrap(), incarnation: 1 }, seq: Seq(1) };
+        let before = |seq| EntryId { origin: origin(), seq: Seq(seq) };
+        assert_eq!(rig.batch(1..=2), [write(1, run(1)), write(2, run(2))]);
+        // The first has to wait, and the second, which was at the store in another transaction, for the first.
+        assert_eq!(rig.wrote(1, Wrote::Waits { on: lacked }, 0), []);
+        assert_eq!(rig.batch(3..=3), [], "behind the first");
+        assert_eq!(rig.wrote(2, Wrote::Waits { on: before(1) }, 0), []);
+        rig.standing.vector.raise(lacked.origin, lacked.seq);
+        let mut out = Outputs::new();
+        rig.sink.on_persisted(rig.now, &[], &rig.standing, &mut rig.writes, &mut out);
+        assert_eq!(out.first(), Some(&write(3, run(1))), "what it waited for is here");
+        assert_eq!(rig.wrote(3, Wrote::Done, 1), [write(4, run(2)), write(5, run(3))]);
     }
 
     #[test]
