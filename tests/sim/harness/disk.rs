@@ -161,7 +161,7 @@ impl World {
             self.after(20, Event::Input { proc, life, input: Box::new(input) });
         }
         let slow = self.disks[host].slowness.max(1);
-        let after = self.dice.between(200, 1_000) * slow;
+        let after = self.dice.between(self.load.commit.0, self.load.commit.1) * slow;
         if std::mem::take(&mut self.disks[host].sync_fails) {
             self.fail_sync(&mut running);
         }
