@@ -47,7 +47,10 @@ impl std::str::FromStr for Loads {
 pub(crate) enum Pace {
     Calm,
     /// For a while there is hardly a thought between two calls, and most of them are posts.
-    Busy { from: u64, until: u64 },
+    Busy {
+        from: u64,
+        until: u64,
+    },
 }
 
 /// What loss between hosts does to a stream.

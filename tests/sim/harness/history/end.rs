@@ -124,7 +124,8 @@ impl Moment {
 
     /// Whether every host holds by now what any held at the mark, and those who waited then have been answered.
     pub(crate) fn fulfils(&self, mark: &Mark) -> Verdict {
-        let holds = |held: &Option<(Vector, Digest)>| held.as_ref().is_some_and(|(vector, _)| vector.covers(&mark.held));
+        let holds =
+            |held: &Option<(Vector, Digest)>| held.as_ref().is_some_and(|(vector, _)| vector.covers(&mark.held));
         if let Some(host) = self.held.iter().position(|held| !holds(held)) {
             let found = self.held[host].as_ref().map(|(vector, _)| vector);
             return Err(unrest(format!("host {host} holds {found:?}, and should hold {:?}", mark.held)));
