@@ -78,9 +78,9 @@ const LOAD: u64 = 1 << 33;
 /// People think for so long while they go on calling, in microseconds: never is a host silent for a second.
 const THINKS: (u64, u64) = (30_000, 150_000);
 
-/// Once each duty has its one holder, what is anywhere is everywhere after this: less than ten times the silence after
-/// which a sender opens a stream anew by itself, because a bug that this hides would never be found.
-const SPREADS_WITHIN: u64 = 8_000_000;
+/// Once each duty has its one holder, what is anywhere is everywhere after this: well below the standstill after which a
+/// sender opens a stream anew ([`gaggle::limits::REPLICATION_STANDSTILL`]), so that this hides no bug. 2.5 s did, too.
+const SPREADS_WITHIN: u64 = 4_000_000;
 
 impl Load {
     const CALM: Self = Self { pace: Pace::Calm, streams: Streams::Smooth, commit: (200, 1_000), goes_on: 0 };
