@@ -14,6 +14,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::core::io::{Output, Outputs, ReadId};
 use crate::id::{HostId, Origin, ProcessId, Seq, Vector};
@@ -41,6 +42,10 @@ struct Outlet {
     mark: Option<(Instant, Vector)>,
     /// The last answer, or the last attempt.
     heard_at: Instant,
+    /// When something in flight was last acknowledged, or nothing was in flight.
+    moved_at: Instant,
+    /// How long a receiver that talks may acknowledge nothing of what is in flight.
+    patience: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -87,6 +92,8 @@ impl Source {
             in_flight: VecDeque::new(),
             mark: None,
             heard_at: now,
+            moved_at: now,
+            patience: limits::REPLICATION_STANDSTILL,
         };
         Self {
             host,
@@ -107,6 +114,7 @@ impl Source {
         let Some(outlet) = self.outlets.get_mut(&host) else { return };
         if outlet.to != to {
             outlet.to = to;
+            outlet.patience = limits::REPLICATION_STANDSTILL;
             self.open(now, host, out);
         }
     }
@@ -125,7 +133,7 @@ impl Source {
         outlet.reading = None;
         outlet.in_flight.clear();
         outlet.mark = None;
-        outlet.heard_at = now;
+        (outlet.heard_at, outlet.moved_at) = (now, now);
         if let Some(to) = outlet.to {
             self.next_stream += 1;
             outlet.stream = self.next_stream;
@@ -187,8 +195,8 @@ impl Source {
             outlet.mark = Some((now - limits::FORWARD_AFTER, foreign(&self.committed, self.host)));
         }
         outlet.sent.merge(&vector);
-        outlet.in_flight.retain(|last| !vector.covers(last));
         outlet.held = vector;
+        outlet.on_acknowledged(now);
         self.pump(now, host, reads, out);
         Some(host)
     }
@@ -307,6 +315,9 @@ impl Source {
             last.raise(run.origin, run.last());
         }
         outlet.sent.merge(&last);
+        if outlet.in_flight.is_empty() {
+            outlet.moved_at = now;
+        }
         outlet.in_flight.push_back(last);
         let message = PeerMessage::Batch { stream: outlet.stream, hlc, runs: chunk.runs };
         out.push(Output::Send { to, message });
@@ -344,6 +355,9 @@ impl Source {
             if self.outlets.get(&host).is_some_and(|outlet| outlet.due().is_some_and(|at| now >= at)) {
                 let stuck = self.outlets.get(&host).is_some_and(|outlet| outlet.stuck(now));
                 if stuck {
+                    if let Some(outlet) = self.outlets.get_mut(&host) {
+                        outlet.warn_of_standstill(now, host);
+                    }
                     self.open(now, host, out);
                 } else if let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.offers()) {
                     outlet.heard_at = now;
@@ -362,7 +376,7 @@ impl Source {
 }
 
 /// A closed stream is opened anew after this, so that a receiver that refuses is not asked in a loop.
-const REOPEN: std::time::Duration = std::time::Duration::from_millis(50);
+const REOPEN: Duration = Duration::from_millis(50);
 
 /// What of a vector other hosts made.
 fn foreign(vector: &Vector, me: HostId) -> Vector {
@@ -418,12 +432,51 @@ impl Outlet {
         self.in_flight.len() >= 2 * limits::BATCHES_IN_FLIGHT_MAX
     }
 
+    /// The receiver holds more than before, or told only that it lives.
+    fn on_acknowledged(&mut self, now: Instant) {
+        let before = self.in_flight.len();
+        self.in_flight.retain(|last| !self.held.covers(last));
+        if self.in_flight.len() == before {
+            return;
+        }
+        self.moved_at = now;
+        if self.in_flight.is_empty() {
+            self.patience = limits::REPLICATION_STANDSTILL;
+        }
+    }
+
+    /// Whether the receiver talks, and has acknowledged nothing of what is in flight for too long.
+    fn stands_still(&self, now: Instant) -> bool {
+        self.state == State::Streaming && !self.in_flight.is_empty() && now >= self.moved_at + self.patience
+    }
+
+    /// A stream stands still, which operators should know of, and is about to be opened anew.
+    ///
+    /// Its receiver should not let it: this is for what nobody has thought of. But it may also be in the right, because
+    /// it waits for entries of a host that it is cut off from, or its link is slow and what was sent has not come yet.
+    /// To send all of that again does not help then, and on a slow link it is behind what is on its way already. So
+    /// each time the patience doubles, until all that was sent is acknowledged.
+    fn warn_of_standstill(&mut self, now: Instant, host: HostId) {
+        if self.stands_still(now) && now < self.heard_at + limits::REPLICATION_SILENCE {
+            let (batches, held, first) = (self.in_flight.len(), &self.held, self.in_flight.front());
+            let seconds = self.patience.as_secs();
+            tracing::warn!(
+                %host, to = ?self.to, batches, ?first, ?held,
+                "the receiver talks, but acknowledged nothing of what is in flight for {seconds} s: sent again"
+            );
+            self.patience = (self.patience * 2).min(limits::REPLICATION_STANDSTILL_MAX);
+        }
+    }
+
     /// Whether the receiver should have answered long ago.
     fn stuck(&self, now: Instant) -> bool {
         match &self.state {
             State::Closed => self.to.is_some() && now >= self.heard_at + REOPEN,
             State::Opening => now >= self.heard_at + limits::FORWARD_AFTER,
-            State::Streaming => !self.in_flight.is_empty() && now >= self.heard_at + limits::REPLICATION_SILENCE,
+            State::Streaming => {
+                let silent = !self.in_flight.is_empty() && now >= self.heard_at + limits::REPLICATION_SILENCE;
+                silent || self.stands_still(now)
+            }
             State::Offering { .. } => false,
             State::Snapshot { unheld, .. } => *unheld > 0 && now >= self.heard_at + limits::COPIES_WAIT * 10,
         }
@@ -436,7 +489,8 @@ impl Outlet {
             State::Closed => Some(self.heard_at + REOPEN),
             State::Opening => Some(self.heard_at + limits::FORWARD_AFTER),
             State::Streaming => {
-                let silence = (!self.in_flight.is_empty()).then(|| self.heard_at + limits::REPLICATION_SILENCE);
+                let silence = (self.heard_at + limits::REPLICATION_SILENCE).min(self.moved_at + self.patience);
+                let silence = (!self.in_flight.is_empty()).then_some(silence);
                 // What was sent waits for the receiver's word, and what came after the mark for the next mark.
                 let idle = self.reading.is_none() && !self.crowded();
                 let unsent = self.mark.as_ref().filter(|(_, mark)| idle && !self.sent.covers(mark));

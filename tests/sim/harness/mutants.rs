@@ -10,6 +10,7 @@ use gaggle::wire::heartbeat::Duty;
 use gaggle::wire::peer::PeerMessage;
 
 use super::faults::Kind;
+use super::load::Loads;
 use super::shape::Logs;
 use super::world::World;
 
@@ -42,10 +43,12 @@ pub(crate) enum Mutant {
     ResumeSkipsAKey,
     /// A stream goes on one entry too late (P7).
     ResumesOneLate,
+    /// A run that comes back late from the store stands before those that it waits for ([`super::line`], P7).
+    LateRunFirst,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::NoFence,
         Self::FenceOutside,
         Self::LocalRequestIds,
@@ -59,6 +62,7 @@ impl Mutant {
         Self::SnapshotOfTheEnd,
         Self::ResumeSkipsAKey,
         Self::ResumesOneLate,
+        Self::LateRunFirst,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -76,6 +80,7 @@ impl Mutant {
             Self::SnapshotOfTheEnd => "snapshot-of-the-end",
             Self::ResumeSkipsAKey => "resume-skips-a-key",
             Self::ResumesOneLate => "resumes-one-late",
+            Self::LateRunFirst => "late-run-first",
         }
     }
 }
@@ -94,6 +99,7 @@ impl Mutant {
             }
             Self::LocalRequestIds | Self::LastClaimWins => &[Kind::Cut],
             Self::NoCausalGate => &[Kind::CutOneWay, Kind::Stop],
+            Self::LateRunFirst => &[Kind::Weather],
             Self::NoFence
             | Self::FenceOutside
             | Self::NoToken
@@ -101,6 +107,11 @@ impl Mutant {
             | Self::WrongSender
             | Self::ResumesOneLate => &[],
         }
+    }
+
+    /// The load without which it cannot show itself; none if any will do.
+    pub(crate) fn loads(self) -> Option<Loads> {
+        (self == Self::LateRunFirst).then_some(Loads::Heavy)
     }
 
     pub(crate) fn logs(self) -> Logs {
