@@ -14,7 +14,7 @@ use crate::id::{HostId, ProcessId, RequestId, UserName};
 use crate::limits;
 use crate::topology::AckLevel;
 
-const DRILL_HELP: &str = "It touches nothing but the cluster that it starts: a copy of the topology in a temporary folder, with free ports on 127.0.0.1. For partition, loss, disk, clock and chaos it runs in network and mount namespaces of its own, which takes root or user namespaces; `all` and `chaos` leave out what this machine does not allow, and say so.\n\nExamples:\n  gaggle drill kill --times 50 --topology topology/lenss.toml\n  sudo gaggle drill partition\n  sudo gaggle drill chaos --seconds 3600 --seed 7";
+const DRILL_HELP: &str = "It touches nothing but the cluster that it starts: a copy of the topology in a temporary folder, with free ports on 127.0.0.1. For partition, loss, delay, disk, clock and chaos it runs in network and mount namespaces of its own, which takes root or user namespaces; `all` and `chaos` leave out what this machine does not allow, and say so.\n\nExamples:\n  gaggle drill kill --times 50 --topology topology/lenss.toml\n  sudo gaggle drill partition\n  sudo gaggle drill chaos --seconds 3600 --seed 7";
 
 /// The whole command line.
 #[derive(Debug, Parser)]

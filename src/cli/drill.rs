@@ -9,6 +9,7 @@
 mod blow;
 mod clock;
 mod crowd;
+mod delay;
 mod disk;
 mod fault;
 mod figures;

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use crate::cli::drill::delay::Delay;
 use crate::cli::drill::network::{Drops, End};
 use crate::cli::drill::room::Need;
 use crate::cli::failure::{Failure, Kind};
@@ -12,6 +13,9 @@ use crate::id::{HostId, ProcessId};
 const JUMPS: &[i64] = &[2, -2, 60, -60, 3_600, -3_600];
 /// How many of a hundred packets are lost.
 const LOSSES: &[u32] = &[5, 20];
+
+/// How late packets are.
+const DELAYS: &[Delay] = &[Delay { from_ms: 10, to_ms: 30 }, Delay { from_ms: 50, to_ms: 150 }];
 
 /// One kind of fault, as it is named on the command line and told of in its help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -32,6 +36,8 @@ pub(crate) enum Fault {
     Partition,
     /// One packet in twenty, or in five, is lost for three seconds
     Loss,
+    /// Every packet is 10 to 30 ms late, or 50 to 150, each by another time, for three seconds
+    Delay,
     /// The disk of a host, hosts in turn, is full until a second after `status` says so
     Disk,
     /// The wall clock of a host, hosts in turn, is wrong by up to an hour for some seconds
@@ -54,6 +60,8 @@ pub(super) enum Deed {
     /// The power of a host goes.
     Fell(Vec<ProcessId>),
     Drop(Drops),
+    /// Packets are late.
+    Delay(Delay),
     /// A host's disk is full; whoever is named is killed at that moment, and starts on a full disk.
     Fill(HostId, Vec<ProcessId>),
     /// A host's clock is wrong by so many seconds; whoever is named is killed meanwhile, and starts with it.
@@ -96,6 +104,7 @@ impl Fault {
     pub(super) fn need(self) -> Option<Need> {
         match self {
             Self::Partition | Self::Loss => Some(Need::Network),
+            Self::Delay => Some(Need::Delay),
             Self::Disk => Some(Need::Disk),
             Self::Clock => Some(Need::Clock),
             Self::Calm | Self::Kill | Self::KillRelay | Self::KillMaster => None,
@@ -118,6 +127,7 @@ impl Fault {
             Self::Host => host_of(&with_clients).map(|host| Deed::Fell(processes(&host))),
             Self::Partition => cut(&names(&all), &names(&with_clients), turn),
             Self::Loss => in_turn(LOSSES, turn).map(|percent| Deed::Drop(Drops::Percent(*percent))),
+            Self::Delay => in_turn(DELAYS, turn).map(|delay| Deed::Delay(*delay)),
             Self::Disk => in_turn(disks, turn).map(|host| {
                 let of_host = all.iter().filter(|status| status.name == *host).flat_map(|status| processes(status));
                 let restarted = if (turn / disks.len()).is_multiple_of(2) { Vec::new() } else { of_host.collect() };
@@ -167,6 +177,7 @@ impl Deed {
                 };
                 ways.iter().map(|(from, to)| format!("{}>{}", end(from), end(to))).collect::<Vec<_>>().join(" ")
             }
+            Self::Delay(Delay { from_ms, to_ms }) => format!("{from_ms} to {to_ms} ms"),
             Self::Fill(host, restarted) if restarted.is_empty() => host.to_string(),
             Self::Fill(host, _) => format!("{host}, restarted"),
             Self::Jump(host, seconds, restarted) if restarted.is_empty() => format!("{host} {seconds:+} s"),
