@@ -133,7 +133,10 @@ async fn what_a_machine_lacks_is_named_and_left_out_of_chaos() {
         let mut command = in_rooms(&["--mount"], HIDE_TAP);
         command.arg(drill.as_std().get_program()).args(drill.as_std().get_args());
         for (name, value) in drill.as_std().get_envs() {
-            value.map(|value| command.env(name, value));
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         Command::from(command)
     };
