@@ -2,12 +2,16 @@
 //!
 //! The relay reads its host's store itself; the primary only nudges it. For every other host it keeps one stream: it
 //! asks the receiver where it stands (`Open`, `Held`), sends its own host's entries at once, and other origins' entries
-//! when the receiver has lacked them for a while, so that one live path between hosts is enough. When the log no longer
+//! when the receiver has lacked them for a while, so that one live path between hosts is enough, or at once when nobody
+//! serves at their host: what that host said last, perhaps to this one only, all others wait for. When the log no longer
 //! has what is lacked, the tables are offered instead. The receiver, whom several may offer them, says from which key on
 //! it wants them; they are sent a part at a time, a few parts ahead of its word, each with the vector at which it was
 //! read; and then the log goes on after what all parts held (the rules are idempotent, so a fuzzy snapshot is enough).
 //!
 //! Two relays of one host do no harm: they only send twice. Everything in flight is bounded.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -141,9 +145,19 @@ impl Source {
     /// The store of this host holds more.
     pub(crate) fn on_committed(&mut self, now: Instant, vector: &Vector, reads: &mut dyn Reads, out: &mut Outputs) {
         self.committed.merge(vector);
+        self.pump_all(now, reads, out);
+    }
+
+    /// Sends each host what it lacks and may be sent by now.
+    pub(crate) fn pump_all(&mut self, now: Instant, reads: &mut dyn Reads, out: &mut Outputs) {
         for host in self.outlets.keys().copied().collect::<Vec<_>>() {
             self.pump(now, host, reads, out);
         }
+    }
+
+    /// Hosts at which nobody serves, as far as known here: they send nothing themselves.
+    fn mute(&self) -> Vec<HostId> {
+        self.outlets.iter().filter(|(_, outlet)| outlet.to.is_none()).map(|(host, _)| *host).collect()
     }
 
     /// Whose stream this is, if it is still the current one.
@@ -238,6 +252,7 @@ impl Source {
 
     /// Reads what the receiver lacks, if nothing is being read and there is room in flight.
     fn pump(&mut self, now: Instant, host: HostId, reads: &mut dyn Reads, out: &mut Outputs) {
+        let mute = self.mute();
         let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.reading.is_none()) else { return };
         if let State::Snapshot { at: Some(at), unheld } = &outlet.state
             && *unheld < limits::SNAPSHOT_PARTS_IN_FLIGHT_MAX
@@ -257,7 +272,11 @@ impl Source {
             .committed
             .iter()
             .filter(|(origin, seq)| *seq > outlet.sent.get(*origin))
-            .filter(|(origin, _)| (origin.host == self.host && !full) || lacked.get(*origin) > Seq::ZERO)
+            .filter(|(origin, _)| {
+                (origin.host == self.host && !full)
+                    || lacked.get(*origin) > Seq::ZERO
+                    || (origin.host != host && mute.contains(&origin.host))
+            })
             .map(|(origin, _)| (origin, outlet.sent.get(origin)))
             .collect();
         if after.is_empty() {
@@ -482,6 +501,3 @@ impl Outlet {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

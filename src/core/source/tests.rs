@@ -213,3 +213,22 @@ fn a_stream_that_moves_is_not_opened_anew() {
     rig.held(9);
     assert_eq!(rig.talk(9), [0; 0]);
 }
+
+#[test]
+fn what_a_host_said_last_is_passed_on_as_soon_as_nobody_serves_there() {
+    let (b, c, mut out) = ("b".parse().unwrap(), "c".parse().unwrap(), Outputs::new());
+    let mut source = Source::new("a".parse().unwrap(), [b, c].into_iter(), 1, BEGUN);
+    let (reads, second) = (&mut Counter(0), "W2".parse().unwrap());
+    source.on_serving(BEGUN, b, Some(primary()), &mut out);
+    source.on_serving(BEGUN, c, Some(second), &mut out);
+    let [Output::Send { message: PeerMessage::Open { stream }, .. }, _] = out[..] else { panic!("{out:?}") };
+    source.on_held(BEGUN, primary(), stream, Vector::new(), reads, &mut out);
+    out.clear();
+    let said = Origin { host: c, incarnation: 1 };
+    source.on_committed(BEGUN, &[(said, Seq(3))].into_iter().collect(), reads, &mut out);
+    assert_eq!(out, [], "c sends it itself");
+    source.on_serving(BEGUN, c, None, &mut out);
+    source.pump_all(BEGUN, reads, &mut out);
+    let after = vec![(said, Seq::ZERO)];
+    assert_eq!(out, [Output::ReadLog { read: ReadId(1), after, bytes_max: limits::BATCH_BYTES_MAX }]);
+}

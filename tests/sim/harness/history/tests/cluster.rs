@@ -190,7 +190,7 @@ fn p7_who_waited_is_answered_though_people_go_on() {
 #[test]
 fn p7_what_any_host_held_every_host_comes_to_hold_though_people_go_on() {
     let moment = |first, second| {
-        let held = |seq| Some((vector(seq), Digest(seq)));
+        let held = |seq| Some((vector(seq), Digest(u128::from(seq))));
         Moment { held: vec![held(first), held(second)], ..well() }
     };
     let mark = moment(2, 3).mark();
