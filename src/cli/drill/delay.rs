@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tokio_tun::Tun;
 use tokio_util::sync::CancellationToken;
 
@@ -39,30 +39,55 @@ impl Delay {
     }
 }
 
-/// The device, and who carries packets from it and back.
+/// Who carries packets from the device and back: a thread that has nothing else to do, and goes before others where it
+/// may. Among the clients' tasks, on a busy machine, it was late by as much as the delays themselves.
 #[derive(Debug)]
 pub(super) struct Detour {
-    carrying: JoinHandle<io::Result<()>>,
     over: CancellationToken,
+    carried: oneshot::Receiver<io::Result<()>>,
 }
 
 impl Detour {
     /// Makes the device, in the drill's own network namespace: it is to be moved to the switch's.
-    pub(super) fn start(delay: Delay) -> Result<Self, Failure> {
-        let built = Tun::builder().name(PORT).tap().build().map(|mut queues| queues.pop());
-        let failed = |error: String| Failure::failed(format!("cannot make a TAP device: {error}"));
-        let tap = built.map_err(|error| failed(error.to_string()))?.ok_or_else(|| failed("it has no queue".into()))?;
+    pub(super) async fn start(delay: Delay) -> Result<Self, Failure> {
         let over = CancellationToken::new();
-        let carrying = crate::cli::spawn(carry(tap, delay, over.clone()));
-        Ok(Self { carrying, over })
+        let (tell, carried) = oneshot::channel();
+        let (ready, opened) = oneshot::channel();
+        let detour = Self { over: over.clone(), carried };
+        let carry = move || {
+            // Only root may.
+            let _ = rustix::process::nice(-20);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let result = runtime.and_then(|runtime| {
+                runtime.block_on(async {
+                    let tap = open()?;
+                    let _ = ready.send(());
+                    carry(tap, delay, over).await
+                })
+            });
+            let _ = tell.send(result);
+        };
+        let thread = std::thread::Builder::new().name(PORT.to_owned()).spawn(carry);
+        thread.map_err(|error| Failure::failed(format!("cannot start a thread: {error}")))?;
+        // Who cannot begin has ended, and says why.
+        if opened.await.is_err() {
+            detour.end().await?;
+            return Err(Failure::failed("the detour of packets has ended"));
+        }
+        Ok(detour)
     }
 
     /// Ends with the last packet, when no more come. The device goes with it.
     pub(super) async fn end(self) -> Result<(), Failure> {
         self.over.cancel();
-        let carried = self.carrying.await.map_err(io::Error::other).flatten();
-        carried.map_err(|error| Failure::failed(format!("packets were lost on their way through the drill: {error}")))
+        let carried = self.carried.await.map_err(io::Error::other).flatten();
+        carried.map_err(|error| Failure::failed(format!("packets cannot be carried by the drill: {error}")))
     }
+}
+
+fn open() -> io::Result<Tun> {
+    let queues = Tun::builder().name(PORT).tap().build().map_err(io::Error::other)?;
+    queues.into_iter().next().ok_or_else(|| io::Error::other("a TAP device without a queue"))
 }
 
 async fn carry(tap: Tun, delay: Delay, over: CancellationToken) -> io::Result<()> {

@@ -134,7 +134,7 @@ impl Network {
 
     /// For so long every packet is late.
     pub(super) async fn delay(&self, delay: Delay, lasting: Duration) -> Result<(), Failure> {
-        let detour = Detour::start(delay)?;
+        let detour = Detour::start(delay).await?;
         run("ip", ["link", "set", delay::PORT, "netns", &self.switch.pid.to_string()], "").await?;
         self.switch.run(&["ip", "-batch", "-"], &delay::plug()).await?;
         let numbers = self.hosts.values().map(|(_, addr)| addr.octets()[3]).chain([CLIENTS]);
