@@ -520,6 +520,7 @@ mod tests {
                 entries: 9,
                 cut: upto(5),
                 snapshot: None,
+                trim: Hlc::ZERO,
                 disk_bytes: 0,
             };
             let chunk = LogChunk { runs: Vec::new(), cut: vec![origin()], standing };

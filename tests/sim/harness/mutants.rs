@@ -208,6 +208,10 @@ impl<R> Seen<R> {
 }
 
 impl<R: Rows> Rows for Seen<R> {
+    fn count(&self, table: Table) -> u64 {
+        self.rows.count(table)
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         let value = self.rows.get(table, &self.turned(table, key))?;
         let forgetful = self.mutant == Some(Mutant::LocalRequestIds) && table == Table::Requests;
