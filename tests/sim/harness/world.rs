@@ -197,7 +197,8 @@ impl World {
     pub(crate) fn new(options: Options) -> Self {
         let mut dice = Dice::new(options.seed);
         let logs = options.mutant.map_or(Logs::Any, Mutant::logs);
-        let topology = super::shape::topology(&mut dice, logs, options.shape);
+        let posts = super::shape::posts(options.seed);
+        let topology = Topology { posts, ..super::shape::topology(&mut dice, logs, options.shape) };
         let faults = Faults::draw(&options, topology.hosts.len());
         let mut procs = Vec::new();
         for (host, spec) in topology.hosts.iter().enumerate() {
