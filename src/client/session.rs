@@ -1,11 +1,12 @@
-//! What a client decides, as a pure state machine: no clock, no sockets, no async. The simulator drives it too.
+//! What a client decides, as a pure state machine: no clock, no sockets, no async.
 //!
 //! It finds a director (`directors.rs`), chooses and changes the server (`server.rs`), keeps calls until they are
 //! answered (`calls.rs`) and feeds until they are dropped (`feeds.rs`), and remembers what has been seen (`seen.rs`).
 //!
 //! Invariants: a call is answered exactly once, and with the same id over however many servers; a server that is only
 //! silent is kept until another one has answered; whatever changes the picture only marks it, and [`Session::settle`]
-//! alone acts on it, so that the order of events does not matter. Tests: `session/tests.rs`.
+//! alone acts on it, so that the order of events does not matter. Tests: `session/tests.rs`, and `session/chaos.rs` against
+//! servers that do anything.
 
 mod calls;
 #[cfg(test)]
@@ -278,9 +279,10 @@ pub struct Session {
     assignment: Option<Assignment>,
     /// The connection on which changes of the assignment are told.
     director: Option<ConnId>,
-    /// The attempt at whoever directs, while another process was faster to answer: only a director's own death is told
-    /// to everybody, so that it replaces the other once it has answered.
-    elected: Option<ConnId>,
+    /// The attempt at a process that is better placed to tell, and replaces the one that does once it has answered: whoever
+    /// directs, because only a director's own death is told to everybody; or, if that one would die with the server,
+    /// a process of another host.
+    better: Option<ConnId>,
     /// Who answered as director last.
     director_last: Option<ProcessId>,
     search: Option<Search>,
@@ -326,7 +328,7 @@ impl Session {
             next: 0,
             assignment: None,
             director: None,
-            elected: None,
+            better: None,
             director_last: None,
             search: None,
             ask_at: None,
@@ -422,7 +424,7 @@ impl Session {
 
     /// Fails a test when what the session believes of itself does not hold together.
     pub fn check_invariants(&self) {
-        let places = [self.server, self.director, self.elected, self.standby];
+        let places = [self.server, self.director, self.better, self.standby];
         for id in places.into_iter().flatten().chain(self.candidates.iter().copied()) {
             assert!(self.conns.contains_key(&id), "{id:?} is used and not there");
         }

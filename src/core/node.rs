@@ -449,6 +449,10 @@ impl Node {
         if self.elections.serve.leader() == Some(peer) {
             self.tell_primary_copies(out);
         }
+        if let Some(term) = self.serving.term_mut() {
+            let epoch = term.primary.epoch();
+            term.primary.sink.on_up(peer, epoch, out);
+        }
     }
 
     fn on_heartbeat(&mut self, now: Now, from: ProcessId, heartbeat: Heartbeat, out: &mut Outputs) {

@@ -107,6 +107,15 @@ impl Sink {
         self.stop_taking(now, from, out);
     }
 
+    /// The link to a relay is up: what it was told before is lost. It may have opened its stream over a link of its own
+    /// just before, and would wait for the answer.
+    pub(crate) fn on_up(&mut self, from: ProcessId, epoch: Epoch, out: &mut Outputs) {
+        if let Some(inlet) = self.inlets.get_mut(&from) {
+            inlet.told = None;
+            inlet.tell(from, &self.held, epoch, out);
+        }
+    }
+
     /// Forgets a relay whose link broke; it opens anew.
     pub(crate) fn on_down(&mut self, now: Instant, from: ProcessId, out: &mut Outputs) {
         self.inlets.remove(&from);
@@ -514,6 +523,21 @@ mod tests {
         rig.sink.on_persisted(rig.now, &[], &rig.standing, &mut rig.writes, &mut out);
         assert_eq!(out.first(), Some(&write(3, run(1))), "what it waited for is here");
         assert_eq!(rig.wrote(3, Wrote::Done, 1), [write(4, run(2)), write(5, run(3))]);
+    }
+
+    #[test]
+    fn a_relay_whose_link_was_not_up_is_told_again() {
+        let mut rig = Rig::new(None);
+        let told = Output::Send {
+            to: relay(1),
+            message: PeerMessage::Held { stream: 1, epoch: Epoch(1), vector: Vector::new() },
+        };
+        assert_eq!(rig.open(1), std::slice::from_ref(&told), "and lost, if there was no link yet");
+        let mut out = Outputs::new();
+        rig.sink.on_up(relay(1), Epoch(1), &mut out);
+        assert_eq!(out, [told]);
+        rig.sink.on_up(relay(3), Epoch(1), &mut out);
+        assert_eq!(out.len(), 1, "who has no stream is told nothing");
     }
 
     #[test]

@@ -87,8 +87,21 @@ pub(super) fn write_left(path: &Path) -> std::io::Result<()> {
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     // Not synced: after a crash of the machine no pid means anything.
     let new = path.with_extension("new");
-    fs::write(&new, text)?;
-    fs::rename(new, path)
+    let replaced = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+    if replaced.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull) {
+        // A full disk must not keep a process from starting: the old file's block is there.
+        let _ = fs::remove_file(&new);
+        return overwrite(path, text);
+    }
+    replaced
+}
+
+/// Writes over what the file holds, and takes no more room. Who reads it half written finds a process that never lived
+/// (its start time fits no pid) or nothing, and looks again.
+fn overwrite(path: &Path, text: &str) -> std::io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)
 }
 
 /// This very process.
@@ -187,6 +200,10 @@ mod tests {
         assert_eq!(Living::hold(me).unwrap().look(), Shown::Running);
         assert!(Living::hold(ProcessStamp { start: me.start + 1, ..me }).is_none(), "another process's number");
         write_left(&path).unwrap();
+        assert_eq!(read_run(&path), RunFile::Left);
+        overwrite(&path, &format!("{} {}\n", me.pid, me.start)).unwrap();
+        assert_eq!(read_run(&path), RunFile::Process(me), "as on a full disk");
+        overwrite(&path, "left\n").unwrap();
         assert_eq!(read_run(&path), RunFile::Left);
         fs::write(&path, "12").unwrap();
         assert_eq!(read_run(&path), RunFile::Absent);

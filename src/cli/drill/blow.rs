@@ -31,7 +31,7 @@ pub(super) async fn strike(ground: &Ground, watch: &mut Watch, deed: &Deed) -> R
             tokio::time::sleep(DROPPED).await;
             ground.terrain().drop_only(&Drops::Nothing).await?;
         }
-        Deed::Fill(host) => fill(ground, watch, *host).await?,
+        Deed::Fill(host, restarted) => fill(ground, watch, *host, restarted).await?,
         Deed::Jump(host, seconds, restarted) => jump(ground, *host, *seconds, restarted).await?,
     }
     Ok(())
@@ -56,10 +56,14 @@ async fn fell(ground: &Ground, ids: &[ProcessId]) -> Result<(), Failure> {
     ground.strike(ids, Blow::Kill).await
 }
 
-async fn fill(ground: &Ground, watch: &mut Watch, host: HostId) -> Result<(), Failure> {
+async fn fill(ground: &Ground, watch: &mut Watch, host: HostId, restarted: &[ProcessId]) -> Result<(), Failure> {
     let disk = ground.terrain().disks().get(&host);
     let disk = disk.ok_or_else(|| Failure::failed(format!("the disk of {host} cannot be filled")))?;
     disk.fill().await?;
+    if !restarted.is_empty() {
+        // In chaos some may be dead already, which is as good.
+        let _ = fell(ground, restarted).await;
+    }
     // What fits into free pages is still taken; then there is an end.
     let noticed = ground.alarmed(watch, &format!("the disk of {host} is full")).await;
     if noticed.is_ok() {

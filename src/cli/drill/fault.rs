@@ -40,7 +40,8 @@ pub(super) enum Deed {
     /// The power of a host goes.
     Fell(Vec<ProcessId>),
     Drop(Drops),
-    Fill(HostId),
+    /// A host's disk is full; whoever is named is killed at that moment, and starts on a full disk.
+    Fill(HostId, Vec<ProcessId>),
     /// A host's clock is wrong by so many seconds; whoever is named is killed meanwhile, and starts with it.
     Jump(HostId, i64, Vec<ProcessId>),
 }
@@ -139,7 +140,11 @@ impl Fault {
             Self::Host => host_of(&with_clients).map(|host| Deed::Fell(processes(&host))),
             Self::Partition => cut(&names(&all), &names(&with_clients), turn),
             Self::Loss => in_turn(LOSSES, turn).map(|percent| Deed::Drop(Drops::Percent(*percent))),
-            Self::Disk => in_turn(disks, turn).map(|host| Deed::Fill(*host)),
+            Self::Disk => in_turn(disks, turn).map(|host| {
+                let of_host = all.iter().filter(|status| status.name == *host).flat_map(|status| processes(status));
+                let restarted = if (turn / disks.len()).is_multiple_of(2) { Vec::new() } else { of_host.collect() };
+                Deed::Fill(*host, restarted)
+            }),
             Self::Clock => host_of(&all).zip(in_turn(JUMPS, turn)).map(|(host, seconds)| {
                 // Only who starts while the clock is wrong stamps by it: all others go on from where they were.
                 let restarted = if (turn / JUMPS.len()).is_multiple_of(2) { processes(&host) } else { Vec::new() };
@@ -184,7 +189,8 @@ impl Deed {
                 };
                 ways.iter().map(|(from, to)| format!("{}>{}", end(from), end(to))).collect::<Vec<_>>().join(" ")
             }
-            Self::Fill(host) => host.to_string(),
+            Self::Fill(host, restarted) if restarted.is_empty() => host.to_string(),
+            Self::Fill(host, _) => format!("{host}, restarted"),
             Self::Jump(host, seconds, restarted) if restarted.is_empty() => format!("{host} {seconds:+} s"),
             Self::Jump(host, seconds, _) => format!("{host} {seconds:+} s, restarted"),
         }

@@ -172,7 +172,7 @@ impl Session {
         conn.heard = at;
         out.push(Output::Send { conn: id, frame: ClientFrame::Hello { versions: Versions::OURS } });
         // Without waiting for the answer: it costs nobody anything, and saves a round trip.
-        if self.elected == Some(id) || self.search.as_ref().is_some_and(|search| search.asked.contains(&id)) {
+        if self.better == Some(id) || self.search.as_ref().is_some_and(|search| search.asked.contains(&id)) {
             self.ask_assignment(at, id, out);
         }
     }
@@ -285,7 +285,7 @@ impl Session {
     pub(super) fn close_unused(&mut self, id: ConnId, out: &mut Outputs) {
         let needed = self.server == Some(id)
             || self.director == Some(id)
-            || self.elected == Some(id)
+            || self.better == Some(id)
             || self.standby == Some(id)
             || self.candidates.contains(&id)
             || self.search.as_ref().is_some_and(|search| search.asked.contains(&id))
@@ -300,7 +300,7 @@ impl Session {
     fn forget(&mut self, id: ConnId, out: &mut Outputs) {
         let Some(conn) = self.conns.remove(&id) else { return };
         self.candidates.remove(&id);
-        for place in [&mut self.server, &mut self.director, &mut self.elected, &mut self.standby] {
+        for place in [&mut self.server, &mut self.director, &mut self.better, &mut self.standby] {
             if *place == Some(id) {
                 *place = None;
             }
@@ -356,8 +356,8 @@ impl Session {
         if self.server == Some(id) {
             self.tell_lost(out);
         }
-        if self.elected == Some(id) {
-            self.elected = None;
+        if self.better == Some(id) {
+            self.better = None;
             self.close_unused(id, out);
         }
         // An attempt that nobody needs is no reason to look for another way.

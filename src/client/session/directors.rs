@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::client::options::Standby;
 use crate::client::session::calls::CallKey;
-use crate::client::session::conn::{Ask, Asked, ConnState};
+use crate::client::session::conn::{Ask, Asked, Conn, ConnState};
 use crate::client::session::{ConnId, Outputs, Picture, Session};
 use crate::error::Refusal;
 use crate::id::{ProcessId, Token};
@@ -167,13 +168,14 @@ impl Session {
         out: &mut Outputs,
     ) {
         let Ok(Response::Assigned(assignment)) = result else {
+            self.better.take_if(|better| *better == id);
             self.search_lost(at, id, out);
             return self.close_unused(id, out);
         };
         // The first answer wins; what comes later is worth less than the changes that the winner will tell.
         let asked = match self.search.take() {
             Some(search) => search.asked,
-            None if self.elected == Some(id) => BTreeSet::new(),
+            None if self.better == Some(id) => BTreeSet::new(),
             None => return self.close_unused(id, out),
         };
         let before = self.director.replace(id);
@@ -181,12 +183,38 @@ impl Session {
         let elected = assignment.director.filter(|elected| self.director_last != Some(*elected));
         let is_elected = |id: &ConnId| self.conns.get(id).is_some_and(|conn| Some(conn.process) == elected);
         let attempt = asked.iter().copied().find(is_elected);
-        let attempt_before = std::mem::replace(&mut self.elected, attempt);
+        let attempt_before = std::mem::replace(&mut self.better, attempt);
         self.adopt(at, assignment, out);
         for other in asked.into_iter().chain(before).chain(attempt_before).filter(|other| *other != id) {
             self.close_unused(other, out);
         }
         self.take_back_from_silent();
+    }
+
+    /// A host that dies takes a director of its own along, and its clients would hear of the death from nobody. So
+    /// another host's primary is asked to tell instead, calmly: it knows of each host's death as soon as any process
+    /// does, and whoever has to move there needs no handshake.
+    pub(super) fn settle_lookout(&mut self, at: Instant, out: &mut Outputs) {
+        if self.config.standby == Standby::None
+            || self.config.via.is_some()
+            || self.standby_from.is_some()
+            || self.search.is_some()
+            || self.better.is_some()
+        {
+            return;
+        }
+        let of = |id: ConnId| self.conns.get(&id).and_then(Conn::host);
+        let Some(host) = self.good_server().and_then(of).filter(|host| self.director.and_then(of) == Some(*host))
+        else {
+            return;
+        };
+        let Some(elsewhere) = self.primary_elsewhere(host) else { return };
+        self.better = self.conn_to(elsewhere).or_else(|| self.dial(at, elsewhere, out));
+        if let Some(id) =
+            self.better.filter(|id| self.conns.get(id).is_some_and(|conn| conn.state != ConnState::Dialing))
+        {
+            self.ask_assignment(at, id, out);
+        }
     }
 
     /// Takes in an assignment, or a change of it.

@@ -128,6 +128,7 @@ impl Session {
         if self.config.login == Login::Person {
             self.settle_server(at, out);
             self.settle_standby(at, out);
+            self.settle_lookout(at, out);
             let lost = self.good_server().is_none() && self.candidates.is_empty();
             self.ask_at = lost.then(|| self.ask_at.unwrap_or(at + ASK_AGAIN));
         }
@@ -311,6 +312,12 @@ impl Session {
         if let Some(before) = before {
             self.close_unused(before, out);
         }
+    }
+
+    /// The primary of the first other host that is ready.
+    pub(super) fn primary_elsewhere(&self, host: HostId) -> Option<ProcessId> {
+        let hosts = self.assignment.iter().flat_map(|assignment| &assignment.hosts);
+        hosts.filter(|other| other.host != host && other.ready).find_map(|other| self.primary_of(other.host))
     }
 
     /// The sibling of the server that would take over, else another host's primary.

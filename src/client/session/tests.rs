@@ -397,6 +397,34 @@ fn whoever_directs_replaces_another_that_was_faster_to_answer() {
 }
 
 #[test]
+fn a_director_that_would_die_with_the_server_does_not_stay_the_one_who_tells() {
+    let mut rig = Rig::new(|config| {
+        config.standby = Standby::Next;
+        config.first = Some(id("W6"));
+    });
+    let directed = |assignment: Assignment| Assignment { director: Some(id("W6")), ..assignment };
+    let assigned = || Ok(Response::Assigned(directed(assignment(("W5", 1)))));
+    assert_eq!(rig.input(Input::Start), [dial(1, "W6")]);
+    rig.input(Input::Connected { conn: ConnId(1) });
+    rig.hello(1, "W6");
+    assert_eq!(rig.respond(1, 1, Token::default(), assigned()), [dial(2, "W5")]);
+    rig.input(Input::Connected { conn: ConnId(2) });
+    assert_eq!(rig.hello(2, "W5"), [dial(3, "W8")]);
+    let greeted = rig.input(Input::Connected { conn: ConnId(3) });
+    assert_eq!(greeted, [hello(3), ask(3, 1, Token::default(), RequestBody::Assign)]);
+    rig.hello(3, "W8");
+    assert_eq!(rig.respond(3, 1, Token::default(), assigned()), [], "W6 is kept: it stands by");
+    // The whole host dies.
+    rig.call(1, post_body("a"));
+    rig.ms += 150;
+    rig.due();
+    let mut down = assignment(("W5", 1));
+    (down.hosts[0].serving, down.hosts[0].ready) = (None, false);
+    let out = rig.frame(3, ServerFrame::Assigned(down));
+    assert!(out.contains(&ask(3, 2, Token::default(), post_body("a"))), "{out:?}");
+}
+
+#[test]
 fn a_server_that_does_not_serve_is_left_and_the_caller_is_not_told() {
     let mut rig = Rig::served(|_| {});
     rig.call(1, post_body("a"));
