@@ -309,7 +309,9 @@ impl World {
         self.counts.snapshots += u64::from(running.snapshot == Some(SnapshotRows::Last));
         let disk = &mut self.disks[host];
         disk.tables.apply(running.changes);
-        let before = disk.standing.replace(standing.clone()).map(|before| before.vector).unwrap_or_default();
+        let (before, trim) =
+            disk.standing.replace(standing.clone()).map(|before| (before.vector, before.trim)).unwrap_or_default();
+        self.counts.trims += u64::from(standing.trim > trim);
         if running.takes {
             let verdict = self.history.on_taken(host, (running.proc, running.life), standing.epoch);
             self.judge(verdict);

@@ -10,7 +10,7 @@ use gaggle::wire::heartbeat::Duty;
 use gaggle::wire::peer::PeerMessage;
 
 use super::faults::Kind;
-use super::shape::Logs;
+use super::shape::{Logs, Posts};
 use super::world::World;
 
 /// A known bug.
@@ -42,10 +42,12 @@ pub(crate) enum Mutant {
     ResumeSkipsAKey,
     /// A stream goes on one entry too late (P7).
     ResumesOneLate,
+    /// A host does not remember what it was trimmed to: posts that come late are kept (P5).
+    ForgetsTheTrim,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::NoFence,
         Self::FenceOutside,
         Self::LocalRequestIds,
@@ -59,6 +61,7 @@ impl Mutant {
         Self::SnapshotOfTheEnd,
         Self::ResumeSkipsAKey,
         Self::ResumesOneLate,
+        Self::ForgetsTheTrim,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -76,6 +79,7 @@ impl Mutant {
             Self::SnapshotOfTheEnd => "snapshot-of-the-end",
             Self::ResumeSkipsAKey => "resume-skips-a-key",
             Self::ResumesOneLate => "resumes-one-late",
+            Self::ForgetsTheTrim => "forgets-the-trim",
         }
     }
 }
@@ -92,7 +96,7 @@ impl Mutant {
             Self::ResumeSkipsAKey => {
                 &[Kind::LoseDisk, Kind::SlowDisk, Kind::KillHolder(Duty::Serve), Kind::KillHolder(Duty::Relay)]
             }
-            Self::LocalRequestIds | Self::LastClaimWins => &[Kind::Cut],
+            Self::LocalRequestIds | Self::LastClaimWins | Self::ForgetsTheTrim => &[Kind::Cut],
             Self::NoCausalGate => &[Kind::CutOneWay, Kind::Stop],
             Self::NoFence
             | Self::FenceOutside
@@ -105,6 +109,10 @@ impl Mutant {
 
     pub(crate) fn logs(self) -> Logs {
         if matches!(self, Self::SnapshotOfTheEnd | Self::ResumeSkipsAKey) { Logs::Short } else { Logs::Any }
+    }
+
+    pub(crate) fn posts(self) -> Posts {
+        if self == Self::ForgetsTheTrim { Posts::Few } else { Posts::Any }
     }
 }
 
@@ -215,6 +223,9 @@ impl<R: Rows> Rows for Seen<R> {
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         let value = self.rows.get(table, &self.turned(table, key))?;
         let forgetful = self.mutant == Some(Mutant::LocalRequestIds) && table == Table::Requests;
+        if self.mutant == Some(Mutant::ForgetsTheTrim) && table == Table::Meta && key == b"trim" {
+            return None;
+        }
         // The value names the hosts of the entries that carry the id.
         let name = self.host.to_string();
         let knows = value.windows(name.len()).any(|part| part == name.as_bytes());

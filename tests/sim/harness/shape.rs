@@ -73,6 +73,13 @@ pub(crate) enum Logs {
     Short,
 }
 
+/// How many posts are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Posts {
+    Any,
+    Few,
+}
+
 /// A topology drawn by chance, unless one is asked for; the reference shapes come up most often.
 pub(crate) fn topology(dice: &mut Dice, logs: Logs, asked: Option<Shape>) -> Topology {
     let among = if dice.chance(600) { &Shape::ALL[..2] } else { &Shape::ALL[..] };
@@ -87,11 +94,12 @@ pub(crate) fn topology(dice: &mut Dice, logs: Logs, asked: Option<Shape>) -> Top
 }
 
 /// How many posts are kept, drawn apart: in most runs all.
-pub(crate) fn posts(seed: u64) -> PostsKept {
+pub(crate) fn posts(seed: u64, posts: Posts) -> PostsKept {
     let mut dice = Dice::of(seed, POSTS);
     let age = |dice: &mut Dice| Some(Duration::from_millis(dice.between(500, 6_000)));
     let count = |dice: &mut Dice| Some(dice.between(1, 40));
-    match dice.between(0, 12) {
+    let sides = if posts == Posts::Few { 3 } else { 12 };
+    match dice.between(0, sides) {
         0 => PostsKept { max_age: age(&mut dice), max_count: None },
         1 => PostsKept { max_age: None, max_count: count(&mut dice) },
         2 => PostsKept { max_age: age(&mut dice), max_count: count(&mut dice) },
