@@ -114,6 +114,7 @@ impl Trimming {
             return;
         }
         self.trim = trim;
+        tracing::info!(before = ?trim.wall(), "posts are trimmed");
         match self.asked {
             Asked::No => self.rest(now),
             // Perhaps there is more than one trim takes.
