@@ -120,6 +120,12 @@ pub const FORWARD_AFTER: Duration = Duration::from_millis(200);
 pub const SNAPSHOT_SILENCE: Duration = Duration::from_secs(1);
 /// A receiver that has not answered for this long is asked anew where it stands.
 pub const REPLICATION_SILENCE: Duration = Duration::from_secs(1);
+/// A stream is opened anew, with a warning, when its receiver talks but acknowledges nothing of what is in flight for this
+/// long: one that is in order needs less for a batch, unless it waits for a host that it is cut off from. Then each
+/// time this doubles.
+pub const REPLICATION_STANDSTILL: Duration = Duration::from_secs(10);
+/// The longest that it becomes.
+pub const REPLICATION_STANDSTILL_MAX: Duration = Duration::from_secs(640);
 /// How long the first primary after a stop of its whole host waits for the other hosts' answers.
 pub const RECALL_WAIT: Duration = Duration::from_millis(1_000);
 /// A holder of the store's write lock that runs or waits for the disk is killed after this.
@@ -175,4 +181,5 @@ const _: () = assert!(ANSWER_BYTES_MAX + FEED_LATE_POSTS_MAX * (POST_CHARS_MAX *
 const _: () = assert!(HEARTBEAT_RELAYS.as_millis() * 4 < HOST_SILENCE_FLOOR.as_millis());
 const _: () = assert!(HEARTBEAT_SIBLINGS.as_millis() * 3 < SIBLING_SILENCE.as_millis());
 const _: () = assert!(SIBLING_SILENCE.as_millis() < DUTY_HOLD.as_millis());
+const _: () = assert!(REPLICATION_SILENCE.as_millis() * 10 <= REPLICATION_STANDSTILL.as_millis());
 const _: () = assert!(TOKEN_WAIT.as_millis() < COPIES_WAIT.as_millis());

@@ -7,13 +7,14 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::drill::Fault;
 use crate::cli::failure::Failure;
 use crate::cli::output::Format;
 use crate::id::{HostId, ProcessId, RequestId, UserName};
 use crate::limits;
 use crate::topology::AckLevel;
 
-const DRILL_HELP: &str = "It touches nothing but the cluster that it starts: a copy of the topology in a temporary folder, with free ports on 127.0.0.1. For partition, loss, disk, clock and chaos it runs in network and mount namespaces of its own, which takes root or user namespaces; `all` and `chaos` leave out what this machine does not allow, and say so.\n\nExamples:\n  gaggle drill kill --times 50 --topology topology/lenss.toml\n  sudo gaggle drill partition\n  sudo gaggle drill chaos --seconds 3600 --seed 7";
+const DRILL_HELP: &str = "It touches nothing but the cluster that it starts: a copy of the topology in a temporary folder, with free ports on 127.0.0.1. For partition, loss, delay, disk, clock and chaos it runs in network and mount namespaces of its own, which takes root or user namespaces; `all` and `chaos` leave out what this machine does not allow, and say so.\n\nExamples:\n  gaggle drill kill --times 50 --topology topology/lenss.toml\n  sudo gaggle drill partition\n  sudo gaggle drill chaos --seconds 3600 --seed 7";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -243,40 +244,11 @@ pub(crate) struct BenchArgs {
     pub(crate) ack: AckLevel,
 }
 
-/// What a drill does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Drill {
-    /// Nothing, for a second each time: what the machine itself does to the load
-    Calm,
-    /// kill -9 of the primary of a host that has clients, hosts in turn
-    Kill,
-    /// kill -9 of the relay of a host, hosts in turn
-    KillRelay,
-    /// kill -9 of the director; somebody logs in at that moment
-    KillMaster,
-    /// SIGSTOP of the primary of a host that has clients, SIGCONT a second later
-    Stop,
-    /// All processes of a host that has clients: all stopped, then all killed
-    Host,
-    /// Hosts cut from each other, or from everything, for three seconds
-    Partition,
-    /// One packet in twenty, or in five, is lost for three seconds
-    Loss,
-    /// The disk of a host, hosts in turn, is full until a second after `status` says so
-    Disk,
-    /// The wall clock of a host, hosts in turn, is wrong by up to an hour for some seconds
-    Clock,
-    /// A random mixture of these on one cluster, some two at a time, for so many --seconds
-    Chaos,
-    /// Each of these but chaos in turn, each on a cluster of its own
-    All,
-}
-
 /// `drill`.
 #[derive(Debug, Args)]
 pub(crate) struct DrillArgs {
     /// What is done to the cluster
-    pub(crate) fault: Drill,
+    pub(crate) fault: Fault,
     /// How often [default: 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) times: Option<u32>,

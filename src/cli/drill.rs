@@ -9,6 +9,7 @@
 mod blow;
 mod clock;
 mod crowd;
+mod delay;
 mod disk;
 mod fault;
 mod figures;
@@ -24,7 +25,7 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use crate::cli::args::{Drill, DrillArgs};
+use crate::cli::args::DrillArgs;
 use crate::cli::context::{Context, Place};
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::interrupted;
@@ -32,7 +33,8 @@ use crate::client::ClusterStatus;
 use crate::id::HostId;
 use crate::topology::Topology;
 use crowd::{Crowd, check_hosts, log_in};
-use fault::{Fault, Plan};
+pub(crate) use fault::Fault;
+use fault::Plan;
 use figures::{Digests, Figures, table};
 use ground::{Folder, Ground, Watch};
 use room::Need;
@@ -114,7 +116,7 @@ struct Equipment {
 impl Equipment {
     /// A fault that was named must be possible; of several, those that are not are left out.
     async fn of(args: &DrillArgs) -> Result<Self, Failure> {
-        let mut faults = Fault::chosen(args.fault);
+        let mut faults = args.fault.chosen();
         let chaos = faults == [Fault::Chaos];
         let wanted = if chaos { Fault::of_chaos(|_| true) } else { faults.clone() };
         let (mut met, mut left_out) = (BTreeSet::new(), Vec::new());
@@ -122,7 +124,7 @@ impl Equipment {
             let Some(need) = fault.need() else { continue };
             match need.is_met().await {
                 Ok(()) => drop(met.insert(need)),
-                Err(why) if chaos || args.fault == Drill::All => left_out.push((fault, why)),
+                Err(why) if chaos || args.fault == Fault::All => left_out.push((fault, why)),
                 Err(why) => return Err(why),
             }
         }
@@ -144,18 +146,18 @@ impl Equipment {
 /// Refuses what makes no sense before anything is started.
 fn is_possible(args: &DrillArgs, model: &Topology) -> Result<(), Failure> {
     let refused = |what: &str| Err(Failure::usage(what).hint("gaggle drill --help tells more"));
-    let chaos = args.fault == Drill::Chaos;
+    let chaos = args.fault == Fault::Chaos;
     if !chaos && (args.seconds.is_some() || args.seed.is_some()) {
         return refused("--seconds and --seed go with chaos");
     }
     if chaos && args.times.is_some() {
         return refused("chaos lasts --seconds, and --times goes with the others");
     }
-    if args.fault == Drill::Partition && model.hosts.len() < 2 {
+    if args.fault == Fault::Partition && model.hosts.len() < 2 {
         return refused("one host alone cannot be cut from others: name a topology with more");
     }
     let Some(named) = args.process else { return Ok(()) };
-    if !matches!(args.fault, Drill::Kill | Drill::Stop) {
+    if !matches!(args.fault, Fault::Kill | Fault::Stop) {
         return refused("--process goes with kill or stop");
     }
     if model.process(named).is_none() {

@@ -14,13 +14,24 @@ use crate::harness::{LOOK, PATIENCE};
 /// The reference topology: only a model, whose ports and folders a drill does not use.
 const TOPOLOGY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/topology/lenss.toml");
 
-/// Why this machine lets no drill have networks, disks and clocks of its own, if it does not.
-fn refusal_of_rooms() -> Option<String> {
+/// What a drill's networks, disks and clocks take of a machine.
+const ROOMS: &str = "ip link set lo up && nft add table bridge drill && mount -t tmpfs none /dev/shm";
+/// What delays take besides.
+const DETOURS: &str = "ip tuntap add dev detour mode tap && nft 'table netdev drill { chain detours { type filter hook ingress device detour priority 0; fwd to detour; }; }'";
+/// Before a command that is to find no TAP devices.
+const HIDE_TAP: &str = "mount --bind /dev/null /dev/net/tun && exec \"$0\" \"$@\"";
+
+/// A command that runs a script in namespaces of its own.
+fn in_rooms(namespaces: &[&str], script: &str) -> std::process::Command {
     let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
-    let script = "ip link set lo up && nft add table bridge drill && mount -t tmpfs none /dev/shm";
     let mut command = std::process::Command::new("unshare");
-    command.args(user).args(["--net", "--mount", "sh", "-c", script]);
-    match command.output() {
+    command.args(user).args(namespaces).args(["sh", "-c", script]);
+    command
+}
+
+/// Why this machine does not let a drill have these, if it does not.
+fn refusal_of(script: &str) -> Option<String> {
+    match in_rooms(&["--net", "--mount"], script).output() {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
         Err(error) => Some(format!("unshare: {error}")),
@@ -74,7 +85,7 @@ async fn two_kills_lose_nothing_and_leave_nothing_behind() {
 
 /// One of each, with nothing lost and nothing left behind, not even a network or a mount.
 async fn breaks_and_mends(fault: &str, arguments: &[&str]) {
-    if let Some(why) = refusal_of_rooms() {
+    if let Some(why) = refusal_of(ROOMS) {
         return eprintln!("SKIPPED: no drill of {fault}, because this machine gives it no namespaces: {why}");
     }
     let folder = TempDir::with_prefix("gaggle-it-").unwrap();
@@ -104,6 +115,42 @@ async fn lost_packets_lose_no_post() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packets_that_overtake_each_other_cost_nobody_a_post() {
+    if let Some(why) = refusal_of(DETOURS) {
+        return eprintln!("SKIPPED: no drill of delay, because this machine has no detours: {why}");
+    }
+    breaks_and_mends("delay", &["--times", "2"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_machine_lacks_is_named_and_left_out_of_chaos() {
+    if let Some(why) = refusal_of(&format!("{ROOMS} && {DETOURS}")) {
+        return eprintln!("SKIPPED: nothing to hide from a drill of delay: {why}");
+    }
+    let folder = TempDir::with_prefix("gaggle-it-").unwrap();
+    let without_tap = |arguments: &[&str]| {
+        let drill = drill(folder.path(), arguments);
+        let mut command = in_rooms(&["--mount"], HIDE_TAP);
+        command.arg(drill.as_std().get_program()).args(drill.as_std().get_args());
+        for (name, value) in drill.as_std().get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Command::from(command)
+    };
+    let named = cli::run(&mut without_tap(&["delay", "--times", "1"]), "").await;
+    assert_eq!((named.status, named.out.as_str()), (Some(1), ""), "{named:?}");
+    let error: Value = serde_json::from_str(&named.err).unwrap();
+    assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("/dev/net/tun")), "{named:?}");
+    let chaos = cli::run(&mut without_tap(&["chaos", "--seconds", "1", "--clients", "1"]), "").await;
+    assert_eq!(chaos.status, Some(0), "{chaos:?}");
+    assert!(chaos.err.contains("delay is left out"), "{chaos:?}");
+    assert!(!chaos.err.contains("loss is left out"), "{chaos:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_disks_of_each_host_cost_nobody_a_post() {
     breaks_and_mends("disk", &["--times", "3"]).await;
 }
@@ -117,7 +164,7 @@ async fn chaos_is_seeded_and_tells_of_each_kind() {
 async fn clocks_jump_where_the_library_is() {
     let folder = TempDir::with_prefix("gaggle-it-").unwrap();
     let named = cli::run(&mut drill(folder.path(), &["clock", "--times", "1", "--clients", "1"]), "").await;
-    if named.status == Some(1) && (named.err.contains("libfaketime") || refusal_of_rooms().is_some()) {
+    if named.status == Some(1) && (named.err.contains("libfaketime") || refusal_of(ROOMS).is_some()) {
         // What is missing is named, with what to do, before anything starts.
         let error: Value = serde_json::from_str(&named.err).unwrap();
         assert!(error["hint"].as_str().is_some_and(|hint| hint.contains("install")), "{named:?}");

@@ -14,6 +14,8 @@ use crate::runtime::supervise::Blow;
 const STOPPED: Duration = Duration::from_secs(1);
 /// How long packets are dropped: writes have long gone on with fewer copies then, and hosts are taken for down.
 const DROPPED: Duration = Duration::from_secs(3);
+/// How long packets are late.
+const DELAYED: Duration = Duration::from_secs(3);
 /// How long a disk stays full after `status` has said so.
 const FULL: Duration = Duration::from_secs(1);
 /// How long a clock is wrong: all have read it, and a host that was killed has started with it.
@@ -27,10 +29,12 @@ pub(super) async fn strike(ground: &Ground, watch: &mut Watch, deed: &Deed) -> R
         Deed::Stop(ids) => stop(ground, ids).await?,
         Deed::Fell(ids) => fell(ground, ids).await?,
         Deed::Drop(drops) => {
-            ground.terrain().drop_only(drops).await?;
+            let network = ground.terrain().breakable()?;
+            network.drop_only(drops).await?;
             tokio::time::sleep(DROPPED).await;
-            ground.terrain().drop_only(&Drops::Nothing).await?;
+            network.drop_only(&Drops::Nothing).await?;
         }
+        Deed::Delay(delay) => ground.terrain().breakable()?.delay(*delay, DELAYED).await?,
         Deed::Fill(host, restarted) => fill(ground, watch, *host, restarted).await?,
         Deed::Jump(host, seconds, restarted) => jump(ground, *host, *seconds, restarted).await?,
     }

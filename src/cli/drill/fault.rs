@@ -1,6 +1,8 @@
 //! The faults: their names, what they need, and who is struck how the nth time.
 
-use crate::cli::args::Drill;
+use clap::ValueEnum;
+
+use crate::cli::drill::delay::Delay;
 use crate::cli::drill::network::{Drops, End};
 use crate::cli::drill::room::Need;
 use crate::cli::failure::{Failure, Kind};
@@ -12,23 +14,41 @@ const JUMPS: &[i64] = &[2, -2, 60, -60, 3_600, -3_600];
 /// How many of a hundred packets are lost.
 const LOSSES: &[u32] = &[5, 20];
 
-/// One kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Fault {
+/// How late packets are.
+const DELAYS: &[Delay] = &[Delay { from_ms: 10, to_ms: 30 }, Delay { from_ms: 50, to_ms: 150 }];
+
+/// One kind of fault, as it is named on the command line and told of in its help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Fault {
+    /// Nothing, for a second each time: what the machine itself does to the load
     Calm,
+    /// kill -9 of the primary of a host that has clients, hosts in turn
     Kill,
+    /// kill -9 of the relay of a host, hosts in turn
     KillRelay,
+    /// kill -9 of the director; somebody logs in at that moment
     KillMaster,
+    /// SIGSTOP of the primary of a host that has clients, SIGCONT a second later
     Stop,
+    /// All processes of a host that has clients: all stopped, then all killed
     Host,
+    /// Hosts cut from each other, or from everything, for three seconds
     Partition,
+    /// One packet in twenty, or in five, is lost for three seconds
     Loss,
+    /// Every packet is 10 to 30 ms late, or 50 to 150, each by another time, for three seconds
+    Delay,
+    /// The disk of a host, hosts in turn, is full until a second after `status` says so
     Disk,
+    /// The wall clock of a host, hosts in turn, is wrong by up to an hour for some seconds
     Clock,
-    /// Two of the others, of different families, at once.
+    // Two of the others, of different families, at once; only chaos does it.
+    #[value(skip)]
     Two,
-    /// A random mixture of all.
+    /// A random mixture of these on one cluster, some two at a time, for so many --seconds
     Chaos,
+    /// Each of these but chaos in turn, each on a cluster of its own
+    All,
 }
 
 /// What a fault does.
@@ -40,6 +60,8 @@ pub(super) enum Deed {
     /// The power of a host goes.
     Fell(Vec<ProcessId>),
     Drop(Drops),
+    /// Packets are late.
+    Delay(Delay),
     /// A host's disk is full; whoever is named is killed at that moment, and starts on a full disk.
     Fill(HostId, Vec<ProcessId>),
     /// A host's clock is wrong by so many seconds; whoever is named is killed meanwhile, and starts with it.
@@ -59,69 +81,34 @@ pub(super) struct Plan {
 
 impl Fault {
     /// Every fault that is struck by itself.
-    const EACH: &[Self] = &[
-        Self::Calm,
-        Self::Kill,
-        Self::KillRelay,
-        Self::KillMaster,
-        Self::Stop,
-        Self::Host,
-        Self::Partition,
-        Self::Loss,
-        Self::Disk,
-        Self::Clock,
-    ];
+    fn each() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied().filter(|fault| !matches!(fault, Self::Chaos | Self::All))
+    }
 
-    /// What the person asked for.
-    pub(super) fn chosen(drill: Drill) -> Vec<Self> {
-        match drill {
-            Drill::Calm => vec![Self::Calm],
-            Drill::Kill => vec![Self::Kill],
-            Drill::KillRelay => vec![Self::KillRelay],
-            Drill::KillMaster => vec![Self::KillMaster],
-            Drill::Stop => vec![Self::Stop],
-            Drill::Host => vec![Self::Host],
-            Drill::Partition => vec![Self::Partition],
-            Drill::Loss => vec![Self::Loss],
-            Drill::Disk => vec![Self::Disk],
-            Drill::Clock => vec![Self::Clock],
-            Drill::Chaos => vec![Self::Chaos],
-            Drill::All => Self::EACH.to_vec(),
-        }
+    /// What the person asked for with this word.
+    pub(super) fn chosen(self) -> Vec<Self> {
+        if self == Self::All { Self::each().collect() } else { vec![self] }
     }
 
     /// What chaos is made of, as far as this much is there.
     pub(super) fn of_chaos(has: impl Fn(Need) -> bool) -> Vec<Self> {
-        let fits = |fault: &&Self| **fault != Self::Calm && fault.need().is_none_or(&has);
-        Self::EACH.iter().filter(fits).copied().collect()
+        Self::each().filter(|fault| *fault != Self::Calm && fault.need().is_none_or(&has)).collect()
     }
 
     /// As on the command line.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Calm => "calm",
-            Self::Kill => "kill",
-            Self::KillRelay => "kill-relay",
-            Self::KillMaster => "kill-master",
-            Self::Stop => "stop",
-            Self::Host => "host",
-            Self::Partition => "partition",
-            Self::Loss => "loss",
-            Self::Disk => "disk",
-            Self::Clock => "clock",
-            Self::Two => "two",
-            Self::Chaos => "chaos",
-        }
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(|| "two".to_owned(), |value| value.get_name().to_owned())
     }
 
     /// What the machine must have for it; chaos takes what there is.
     pub(super) fn need(self) -> Option<Need> {
         match self {
             Self::Partition | Self::Loss => Some(Need::Network),
+            Self::Delay => Some(Need::Delay),
             Self::Disk => Some(Need::Disk),
             Self::Clock => Some(Need::Clock),
             Self::Calm | Self::Kill | Self::KillRelay | Self::KillMaster => None,
-            Self::Stop | Self::Host | Self::Two | Self::Chaos => None,
+            Self::Stop | Self::Host | Self::Two | Self::Chaos | Self::All => None,
         }
     }
 
@@ -140,6 +127,7 @@ impl Fault {
             Self::Host => host_of(&with_clients).map(|host| Deed::Fell(processes(&host))),
             Self::Partition => cut(&names(&all), &names(&with_clients), turn),
             Self::Loss => in_turn(LOSSES, turn).map(|percent| Deed::Drop(Drops::Percent(*percent))),
+            Self::Delay => in_turn(DELAYS, turn).map(|delay| Deed::Delay(*delay)),
             Self::Disk => in_turn(disks, turn).map(|host| {
                 let of_host = all.iter().filter(|status| status.name == *host).flat_map(|status| processes(status));
                 let restarted = if (turn / disks.len()).is_multiple_of(2) { Vec::new() } else { of_host.collect() };
@@ -150,7 +138,7 @@ impl Fault {
                 let restarted = if (turn / JUMPS.len()).is_multiple_of(2) { processes(&host) } else { Vec::new() };
                 Deed::Jump(host.name, *seconds, restarted)
             }),
-            Self::Two | Self::Chaos => None,
+            Self::Two | Self::Chaos | Self::All => None,
         };
         let deed =
             deed.ok_or_else(|| Failure::new(Kind::Degraded, format!("nobody is there for the fault {}", self.name())))?;
@@ -189,6 +177,7 @@ impl Deed {
                 };
                 ways.iter().map(|(from, to)| format!("{}>{}", end(from), end(to))).collect::<Vec<_>>().join(" ")
             }
+            Self::Delay(Delay { from_ms, to_ms }) => format!("{from_ms} to {to_ms} ms"),
             Self::Fill(host, restarted) if restarted.is_empty() => host.to_string(),
             Self::Fill(host, _) => format!("{host}, restarted"),
             Self::Jump(host, seconds, restarted) if restarted.is_empty() => format!("{host} {seconds:+} s"),
@@ -263,7 +252,7 @@ mod tests {
     #[test]
     fn chaos_takes_what_there_is() {
         let with = |has: bool| Fault::of_chaos(|_| has);
-        assert_eq!(with(true).len(), Fault::EACH.len() - 1);
+        assert_eq!(with(true).len(), Fault::each().count() - 1);
         assert_eq!(with(false), [Fault::Kill, Fault::KillRelay, Fault::KillMaster, Fault::Stop, Fault::Host]);
     }
 }

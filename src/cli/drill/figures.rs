@@ -139,7 +139,7 @@ impl Figures {
             let kind = |(fault, times): (&Fault, &Times)| {
                 let [p50, p99, max] = [50, 99, 100].map(|percent| times.percent(percent));
                 let times = json!({"times": times.count(), "p50_ms": p50, "p99_ms": p99, "max_ms": max});
-                (fault.name().to_owned(), times)
+                (fault.name(), times)
             };
             value["seed"] = json!(seed);
             value["kinds"] = Value::Object(self.kinds.iter().map(kind).collect());

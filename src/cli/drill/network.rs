@@ -7,10 +7,12 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
+use crate::cli::drill::delay::{self, Delay, Detour};
 use crate::cli::drill::room::run;
 use crate::cli::failure::Failure;
 use crate::id::HostId;
@@ -130,6 +132,19 @@ impl Network {
         self.switch.run(&["nft", "-f", "-"], &rules(drops, of)).await
     }
 
+    /// For so long every packet is late.
+    pub(super) async fn delay(&self, delay: Delay, lasting: Duration) -> Result<(), Failure> {
+        let detour = Detour::start(delay)?;
+        run("ip", ["link", "set", delay::PORT, "netns", &self.switch.pid.to_string()], "").await?;
+        self.switch.run(&["ip", "-batch", "-"], &delay::plug()).await?;
+        let numbers = self.hosts.values().map(|(_, addr)| addr.octets()[3]).chain([CLIENTS]);
+        let ports: Vec<_> = numbers.map(port).collect();
+        self.switch.run(&["nft", "-f", "-"], &delay::divert(&ports)).await?;
+        tokio::time::sleep(lasting).await;
+        self.switch.run(&["nft", "-f", "-"], delay::REJOIN).await?;
+        detour.end().await
+    }
+
     /// Takes it away; the processes in it have ended.
     pub(super) async fn end(self) {
         // By hand, because the kernel takes its time, and the next network has the same names.
@@ -141,6 +156,11 @@ impl Network {
     }
 }
 
+/// The name of the switch's end of a wire.
+fn port(number: u8) -> String {
+    format!("port{number}")
+}
+
 fn addr(number: u8) -> Ipv4Addr {
     let [a, b, c] = SUBNET;
     Ipv4Addr::new(a, b, c, number)
@@ -148,7 +168,7 @@ fn addr(number: u8) -> Ipv4Addr {
 
 /// A wire from the switch to the namespace of a process, which has its other end.
 async fn plug(switch: &Space, pid: u32, number: u8) -> Result<(), Failure> {
-    let (port, pid) = (format!("port{number}"), pid.to_string());
+    let (port, pid) = (port(number), pid.to_string());
     let wire = ["ip", "link", "add", "name", &port, "type", "veth", "peer", "name", WIRE, "netns", &pid];
     switch.run(&wire, "").await?;
     switch.run(&["ip", "link", "set", &port, "master", "switch", "up"], "").await

@@ -11,6 +11,7 @@ use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;
 
+use crate::cli::drill::delay;
 use crate::cli::failure::Failure;
 
 /// Set in the environment of the program inside: the network namespace that it left.
@@ -20,6 +21,8 @@ const TOOL_FOLDERS: &str = "/usr/sbin:/sbin";
 /// What is done inside before the drill begins. Shared memory that a process under faketime leaves behind when it is
 /// killed goes with the mount.
 const PREPARE: &str = "ip link set lo up && mount -t tmpfs none /dev/shm && exec \"$0\" \"$@\"";
+/// What a network takes.
+const NETWORK: &str = "nft add table bridge drill && nsenter --version";
 /// Where distributions put the library that fakes the time.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
@@ -28,6 +31,8 @@ const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 pub(super) enum Need {
     /// Hosts in network namespaces, with a switch between them that drops packets.
     Network,
+    /// The same, with a switch that delays them, too.
+    Delay,
     /// Disks that can be filled.
     Disk,
     /// Clocks that jump.
@@ -38,18 +43,22 @@ impl Need {
     /// Whether this machine has it; if not, what to do.
     pub(super) async fn is_met(self) -> Result<(), Failure> {
         let script = match self {
-            Self::Network => "nft add table bridge drill && nsenter --version",
-            Self::Disk | Self::Clock => "true",
+            Self::Network => NETWORK.to_owned(),
+            Self::Delay => format!("{NETWORK} && {}", delay::trial()),
+            Self::Disk | Self::Clock => "true".to_owned(),
         };
         let hint = match self {
             Self::Network => {
                 "it needs root (or user namespaces), and `ip`, `nft`, `nsenter`: install iproute2, nftables, util-linux"
             }
+            Self::Delay => {
+                "it needs what partition needs, and of the kernel TAP devices (/dev/net/tun) and nft's fwd (nft_fwd_netdev)"
+            }
             Self::Disk | Self::Clock => {
                 "it needs root (or user namespaces), and `unshare`, `ip`: install util-linux, iproute2"
             }
         };
-        let words = namespaces().into_iter().chain(["sh", "-c", PREPARE, "sh", "-c", script]);
+        let words = namespaces().into_iter().chain(["sh", "-c", PREPARE, "sh", "-c", &script]);
         run("unshare", words, "").await.map_err(|failure| failure.hint(hint))?;
         if self == Self::Clock && library().is_none() {
             return Err(Failure::failed("there is no libfaketime on this machine").hint("install the package faketime"));

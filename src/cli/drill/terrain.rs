@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::cli::drill::clock::Clocks;
 use crate::cli::drill::disk::{Disk, Wanted};
-use crate::cli::drill::network::{Drops, Network};
+use crate::cli::drill::network::Network;
 use crate::cli::drill::room::Need;
 use crate::cli::failure::Failure;
 use crate::id::HostId;
@@ -27,7 +27,9 @@ impl Terrain {
         let mut terrain = Self::default();
         for need in needs {
             match need {
-                Need::Network => terrain.network = Some(Network::start(topology).await?),
+                // The same network: who needs both is given one.
+                Need::Network | Need::Delay if terrain.network.is_some() => {}
+                Need::Network | Need::Delay => terrain.network = Some(Network::start(topology).await?),
                 Need::Clock => terrain.clocks = Some(Clocks::start(topology, folder)?),
                 Need::Disk => {
                     // Where there is more to be seen than full disks, the other hosts keep their real ones.
@@ -64,12 +66,9 @@ impl Terrain {
         network.into_iter().chain(clocks).collect()
     }
 
-    /// Drops this from now on.
-    pub(super) async fn drop_only(&self, drops: &Drops) -> Result<(), Failure> {
-        match &self.network {
-            Some(network) => network.drop_only(drops).await,
-            None => Err(Failure::failed("this cluster has no network that can be cut")),
-        }
+    /// The network that can be broken.
+    pub(super) fn breakable(&self) -> Result<&Network, Failure> {
+        self.network().ok_or_else(|| Failure::failed("this cluster has no network that can be broken"))
     }
 
     /// Takes all away, when the processes have ended. Tells what went wrong with data that was wanted.

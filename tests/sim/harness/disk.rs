@@ -25,6 +25,9 @@ use super::world::{Event, State, World};
 /// Why a process ends itself, without blame.
 pub(crate) const SYNC_FAILED: &str = "a sync failed, as it was told to";
 
+/// No commit takes longer, in microseconds, however slow the disk is.
+const COMMIT_MAX: u64 = 400_000;
+
 /// What is said here is little: small parts, so that a snapshot has many, and breaks between them.
 const SNAPSHOT_BYTES: usize = 100;
 
@@ -161,7 +164,7 @@ impl World {
             self.after(20, Event::Input { proc, life, input: Box::new(input) });
         }
         let slow = self.disks[host].slowness.max(1);
-        let after = self.dice.between(200, 1_000) * slow;
+        let after = (self.dice.between(self.load.commit.0, self.load.commit.1) * slow).min(COMMIT_MAX);
         if std::mem::take(&mut self.disks[host].sync_fails) {
             self.fail_sync(&mut running);
         }

@@ -10,6 +10,7 @@ use gaggle::wire::heartbeat::Duty;
 use gaggle::wire::peer::PeerMessage;
 
 use super::faults::Kind;
+use super::load::Loads;
 use super::shape::{Logs, Posts};
 use super::world::World;
 
@@ -42,12 +43,14 @@ pub(crate) enum Mutant {
     ResumeSkipsAKey,
     /// A stream goes on one entry too late (P7).
     ResumesOneLate,
+    /// A run that comes back late from the store stands before those that it waits for ([`super::line`], P7).
+    LateRunFirst,
     /// A host does not remember what it was trimmed to: posts that come late are kept (P5).
     ForgetsTheTrim,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::NoFence,
         Self::FenceOutside,
         Self::LocalRequestIds,
@@ -61,6 +64,7 @@ impl Mutant {
         Self::SnapshotOfTheEnd,
         Self::ResumeSkipsAKey,
         Self::ResumesOneLate,
+        Self::LateRunFirst,
         Self::ForgetsTheTrim,
     ];
 
@@ -79,6 +83,7 @@ impl Mutant {
             Self::SnapshotOfTheEnd => "snapshot-of-the-end",
             Self::ResumeSkipsAKey => "resume-skips-a-key",
             Self::ResumesOneLate => "resumes-one-late",
+            Self::LateRunFirst => "late-run-first",
             Self::ForgetsTheTrim => "forgets-the-trim",
         }
     }
@@ -98,6 +103,7 @@ impl Mutant {
             }
             Self::LocalRequestIds | Self::LastClaimWins | Self::ForgetsTheTrim => &[Kind::Cut],
             Self::NoCausalGate => &[Kind::CutOneWay, Kind::Stop],
+            Self::LateRunFirst => &[Kind::Weather],
             Self::NoFence
             | Self::FenceOutside
             | Self::NoToken
@@ -105,6 +111,11 @@ impl Mutant {
             | Self::WrongSender
             | Self::ResumesOneLate => &[],
         }
+    }
+
+    /// The load without which it cannot show itself; none if any will do.
+    pub(crate) fn loads(self) -> Option<Loads> {
+        (self == Self::LateRunFirst).then_some(Loads::Heavy)
     }
 
     pub(crate) fn logs(self) -> Logs {

@@ -88,10 +88,57 @@ pub(crate) struct Moment {
     pub(crate) down: Vec<(ProcessId, String)>,
     /// Groups of which one is to hold a duty, and who does.
     pub(crate) duties: Vec<(String, Duty, Vec<ProcessId>)>,
-    /// People who wait, and for what.
-    pub(crate) waiting: Vec<(usize, String)>,
+    /// People who wait, for the answer to which call, and how it stands.
+    pub(crate) waiting: Vec<(usize, RequestId, String)>,
     /// What each host holds; none before its first commit.
     pub(crate) held: Vec<Option<(Vector, Digest)>>,
+}
+
+/// What may be expected of a later moment, though people go on calling.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    /// What any host held.
+    held: Vector,
+    waiting: BTreeSet<RequestId>,
+}
+
+fn unrest(what: String) -> Breach {
+    Breach { promise: Promise::P7, what }
+}
+
+impl Moment {
+    /// Whether all processes run, and each duty has one holder.
+    pub(crate) fn is_manned(&self) -> Verdict {
+        if let Some((proc, state)) = self.down.first() {
+            return Err(unrest(format!("{proc} is {state}")));
+        }
+        if let Some((group, duty, holders)) = self.duties.iter().find(|(_, _, holders)| holders.len() != 1) {
+            return Err(unrest(format!("{group} has {duty:?} at {holders:?}")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        let mut held = Vector::new();
+        for (vector, _) in self.held.iter().flatten() {
+            held.merge(vector);
+        }
+        Mark { held, waiting: self.waiting.iter().map(|(_, id, _)| id.clone()).collect() }
+    }
+
+    /// Whether every host holds by now what any held at the mark, and those who waited then have been answered.
+    pub(crate) fn fulfils(&self, mark: &Mark) -> Verdict {
+        let holds =
+            |held: &Option<(Vector, Digest)>| held.as_ref().is_some_and(|(vector, _)| vector.covers(&mark.held));
+        if let Some(host) = self.held.iter().position(|held| !holds(held)) {
+            let found = self.held[host].as_ref().map(|(vector, _)| vector);
+            return Err(unrest(format!("host {host} holds {found:?}, and should hold {:?}", mark.held)));
+        }
+        if let Some((person, _, call)) = self.waiting.iter().find(|(_, id, _)| mark.waiting.contains(id)) {
+            return Err(unrest(format!("person{person} waits still for {call}")));
+        }
+        Ok(())
+    }
 }
 
 /// A host's answers at the end.
@@ -107,14 +154,8 @@ pub(crate) struct Shown {
 impl History {
     /// What keeps the cluster from being whole.
     pub(crate) fn on_moment(&self, moment: &Moment) -> Verdict {
-        let unrest = |what: String| Breach { promise: Promise::P7, what };
-        if let Some((proc, state)) = moment.down.first() {
-            return Err(unrest(format!("{proc} is {state}")));
-        }
-        if let Some((group, duty, holders)) = moment.duties.iter().find(|(_, _, holders)| holders.len() != 1) {
-            return Err(unrest(format!("{group} has {duty:?} at {holders:?}")));
-        }
-        if let Some((person, call)) = moment.waiting.first() {
+        moment.is_manned()?;
+        if let Some((person, _, call)) = moment.waiting.first() {
             return Err(unrest(format!("person{person} waits for {call}")));
         }
         let held: Vec<_> = moment.held.iter().flatten().collect();
