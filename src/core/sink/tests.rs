@@ -69,6 +69,7 @@ impl Rig {
             entries: 0,
             cut: Vector::new(),
             snapshot: cursor.map(|(at, seq)| Cursor { at: at.to_vec(), vector: upto(seq) }),
+            trim: Hlc::ZERO,
             disk_bytes: 0,
         };
         let sink = Sink::new(&standing);

@@ -241,7 +241,7 @@ impl World {
         let mut rows = writes.iter().filter_map(|(_, write)| match write {
             Write::Rows(part) if part.next.is_some() => Some(SnapshotRows::Some),
             Write::Rows(_) => Some(SnapshotRows::Last),
-            Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) => None,
+            Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) | Write::Trim(_) => None,
         });
         let rows = rows.next_back()?;
         self.note(|| format!("host {host} takes a snapshot: {rows:?}"));
@@ -312,7 +312,9 @@ impl World {
         self.counts.snapshots += u64::from(running.snapshot == Some(SnapshotRows::Last));
         let disk = &mut self.disks[host];
         disk.tables.apply(running.changes);
-        let before = disk.standing.replace(standing.clone()).map(|before| before.vector).unwrap_or_default();
+        let (before, trim) =
+            disk.standing.replace(standing.clone()).map(|before| (before.vector, before.trim)).unwrap_or_default();
+        self.counts.trims += u64::from(standing.trim > trim);
         if running.takes {
             let verdict = self.history.on_taken(host, (running.proc, running.life), standing.epoch);
             self.judge(verdict);

@@ -25,7 +25,7 @@ use super::load::Load;
 use super::losses::Backup;
 use super::network::Link;
 use super::people::{Conn, Person};
-use super::shape::Logs;
+use super::shape::{Logs, Posts};
 use super::{Mutant, Options};
 
 /// Timeouts that one process may have in a millisecond; more is a timer that spins.
@@ -168,6 +168,8 @@ pub(crate) struct Counts {
     pub(crate) missing: u64,
     /// Times that a host took a whole snapshot.
     pub(crate) snapshots: u64,
+    /// Times that a host was trimmed.
+    pub(crate) trims: u64,
 }
 
 /// Everything.
@@ -204,7 +206,9 @@ impl World {
     pub(crate) fn new(options: Options) -> Self {
         let mut dice = Dice::new(options.seed);
         let logs = options.mutant.map_or(Logs::Any, Mutant::logs);
-        let topology = super::shape::topology(&mut dice, logs, options.shape);
+        let posts = options.mutant.map_or(Posts::Any, Mutant::posts);
+        let posts = super::shape::posts(options.seed, posts);
+        let topology = Topology { posts, ..super::shape::topology(&mut dice, logs, options.shape) };
         let faults = Faults::draw(&options, topology.hosts.len());
         let (load, calls_until) = (Load::draw(&options), options.calls_until);
         let mut procs = Vec::new();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gaggle::error::Refusal;
 use gaggle::id::{Digest, EntryId, PostText, ProcessId, RequestId, UserId, Vector};
 use gaggle::service::entry::{Entry, Op, Stamp};
+use gaggle::time::Hlc;
 use gaggle::wire::heartbeat::Duty;
 
 use super::{Breach, History, Promise, Verdict, never};
@@ -29,6 +30,7 @@ impl Model {
         // Each request id first collapses to its smallest stamp, then the largest stamp of a pair wins.
         let mut edges: BTreeMap<(UserId, UserId), Attempts> = BTreeMap::new();
         let mut registered: BTreeMap<UserId, (Stamp, String)> = BTreeMap::new();
+        let mut trim = Hlc::ZERO;
         for entry in entries {
             let (stamp, user) = (entry.stamp(), entry.user);
             let mut edge = |followee: UserId, joins: bool| {
@@ -43,6 +45,7 @@ impl Model {
                 }
                 Op::Join { followee } => edge(*followee, true),
                 Op::Leave { followee } => edge(*followee, false),
+                Op::Trim { before } => trim = trim.max(*before),
                 Op::Register { name, .. } => {
                     let first = registered.entry(user).or_insert((stamp, name.folded()));
                     if stamp < first.0 {
@@ -51,6 +54,7 @@ impl Model {
                 }
             }
         }
+        model.posts.retain(|_, (stamp, _)| stamp.hlc >= trim);
         for (user, (stamp, name)) in registered {
             let owner = model.owners.entry(name).or_insert((stamp, user));
             *owner = (*owner).min((stamp, user));
