@@ -4,17 +4,18 @@
 //! the first of them that it walks over; the cursor then holds that entry, so that the others are known as repeats here
 //! and, when the client resumes there, on any other host.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{FeedId, Origin, Seq, UserId, Vector};
+use crate::id::{FeedId, UserId, Vector};
 use crate::limits;
 use crate::service::entry::{Entry, Op, Stamp};
+use crate::service::passage::Passage;
 use crate::service::query::ShownPost;
 use crate::service::records::{self, Kind, Known, PostRow};
 use crate::service::rows::{Rows, Table, Walk};
-use crate::service::timeline::{self, Authors, Source};
+use crate::service::timeline::{self, Authors};
 use crate::service::view::View;
-use crate::service::{keys, log, meta};
+use crate::service::{keys, meta};
 use crate::time::Hlc;
 
 /// What one feed is told next.
@@ -26,86 +27,36 @@ pub struct FeedStep {
     pub posts: Vec<ShownPost>,
 }
 
-/// Entries read ahead from one origin's log.
-const READ_AHEAD: usize = 64;
-
 /// Walks from one cursor towards what is shown, for every feed that stands at that cursor, and returns the steps (of
 /// those feeds that are told a post) and the cursor reached, which holds for all of them and may fall short of `shown`:
 /// at most `FEED_ENTRIES_MAX` entries and `ANSWER_BYTES_MAX` bytes are walked at once.
 pub fn advance(rows: &dyn Rows, from: &Vector, shown: &Vector, feeds: &[(FeedId, UserId)]) -> (Vec<FeedStep>, Vector) {
-    let cut = meta::cut(rows);
-    let behind: Vec<Origin> = shown
-        .iter()
-        .filter(|(origin, seq)| from.get(*origin) < *seq && from.get(*origin) < cut.get(*origin))
-        .map(|(origin, _)| origin)
-        .collect();
-    if !behind.is_empty() {
-        return catch_up(rows, from, shown, &behind, feeds);
-    }
-    let mut walk = LogWalk::new(rows, from, shown);
+    advance_by(limits::FEED_ENTRIES_MAX, rows, from, shown, feeds)
+}
+
+/// [`advance`], by this many entries at most.
+pub(super) fn advance_by(
+    entries_max: usize,
+    rows: &dyn Rows,
+    from: &Vector,
+    shown: &Vector,
+    feeds: &[(FeedId, UserId)],
+) -> (Vec<FeedStep>, Vector) {
     let mut told = Told::new(View { rows, shown }, from, feeds);
+    let people = || told.by_user.keys().copied().collect();
+    let mut passage = Passage::new(rows, from, shown, entries_max, people);
     let mut bytes = 0;
-    for _ in 0..limits::FEED_ENTRIES_MAX {
-        let Some(entry) = walk.next() else { break };
+    for _ in 0..entries_max {
+        let Some(entry) = passage.next() else {
+            told.reached.merge(&passage.end());
+            break;
+        };
         bytes += told.tell(&entry);
         if bytes >= limits::ANSWER_BYTES_MAX {
             break;
         }
     }
     told.finish()
-}
-
-/// The log no longer holds what came after the cursor: goes on from the tables. All at once if that fits, so that what
-/// was left, or is answered, at another origin counts; else by part of what was cut, whatever other origins say.
-fn catch_up(
-    rows: &dyn Rows,
-    from: &Vector,
-    shown: &Vector,
-    behind: &[Origin],
-    feeds: &[(FeedId, UserId)],
-) -> (Vec<FeedStep>, Vector) {
-    // A quarter, so that posts of full length fit in a frame.
-    let mut budget = limits::FEED_ENTRIES_MAX as u64 / 4;
-    let mut reached = from.clone();
-    if shown.ahead_of(from) <= budget {
-        reached.merge(shown);
-    }
-    for origin in behind {
-        let step = budget.min(shown.get(*origin).0 - reached.get(*origin).0);
-        reached.set(*origin, Seq(reached.get(*origin).0 + step));
-        budget -= step;
-    }
-    let (now, then) = (View { rows, shown: &reached }, View { rows, shown: from });
-    let mut authors = Authors::default();
-    let mut steps = Vec::new();
-    for (feed, user) in feeds {
-        let sources = timeline::sources(now, *user);
-        let mut posts = joined_meanwhile(then, *user, &sources, &mut authors);
-        posts.iter_mut().for_each(|post| post.cursor = from.clone());
-        let found = timeline::new_posts(now, &sources, from);
-        let lines = found.iter().enumerate();
-        let lines = lines.filter_map(|(index, found)| Some((index, timeline::line(now, found, &mut authors)?)));
-        let lines = lines.collect();
-        posts.extend(timeline::with_cursors(now, &found, lines, from, found.len()).0);
-        if !posts.is_empty() {
-            steps.push(FeedStep { feed: *feed, posts });
-        }
-    }
-    (steps, reached)
-}
-
-/// Late posts of the joins among these sources that a feed has come by since.
-fn joined_meanwhile(then: View<'_>, user: UserId, sources: &[Source], authors: &mut Authors) -> Vec<ShownPost> {
-    let mut posts = Vec::new();
-    for source in sources {
-        let Some(since) = source.after else { continue };
-        let until = then.join_stamp(user, source.author);
-        if until.is_none_or(|until| since < until) && posts.len() < limits::FEED_LATE_POSTS_MAX {
-            let join = Join { user, followee: source.author, since, until };
-            posts.extend(late_posts(then, join, limits::FEED_LATE_POSTS_MAX - posts.len(), authors));
-        }
-    }
-    posts
 }
 
 /// A join that a feed has come by.
@@ -127,58 +78,6 @@ fn late_posts(then: View<'_>, join: Join, limit: usize, authors: &mut Authors) -
     let passed = timeline::newest_after(then, join.followee, join.since, limit);
     let missed = passed.iter().filter(|found| !was_told(found.stamp_in(then)));
     missed.filter_map(|found| timeline::line(then, found, authors)).collect()
-}
-
-/// One origin's log between two places.
-struct Strand {
-    origin: Origin,
-    read: Seq,
-    upto: Seq,
-    ready: VecDeque<Entry>,
-}
-
-impl Strand {
-    fn refill(&mut self, rows: &dyn Rows) {
-        if !self.ready.is_empty() || self.read >= self.upto {
-            return;
-        }
-        let (upto, mut broken) = (self.upto, true);
-        let mut read = self.read;
-        log::walk(rows, self.origin, self.read, &mut |seq, bytes| {
-            if seq > upto || self.ready.len() >= READ_AHEAD {
-                return Walk::Stop;
-            }
-            let Ok(entry) = postcard::from_bytes(bytes) else { return Walk::Stop };
-            self.ready.push_back(entry);
-            (read, broken) = (seq, false);
-            Walk::On
-        });
-        self.read = if broken { self.upto } else { read };
-    }
-}
-
-/// The logs of several origins as one walk, the smallest stamp first.
-struct LogWalk<'a> {
-    rows: &'a dyn Rows,
-    strands: Vec<Strand>,
-}
-
-impl<'a> LogWalk<'a> {
-    fn new(rows: &'a dyn Rows, from: &Vector, shown: &Vector) -> Self {
-        let strands = shown
-            .iter()
-            .map(|(origin, upto)| Strand { origin, read: from.get(origin), upto, ready: VecDeque::new() })
-            .filter(|strand| strand.read < strand.upto)
-            .collect();
-        Self { rows, strands }
-    }
-
-    fn next(&mut self) -> Option<Entry> {
-        self.strands.iter_mut().for_each(|strand| strand.refill(self.rows));
-        self.strands.retain(|strand| !strand.ready.is_empty());
-        let first = self.strands.iter_mut().min_by_key(|strand| strand.ready.front().map(Entry::stamp))?;
-        first.ready.pop_front()
-    }
 }
 
 /// A feed that shows an author's posts, by its place among the feeds, and since when it has joined the author.

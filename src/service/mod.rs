@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod log;
 mod meta;
 pub mod names;
+mod passage;
 pub mod query;
 mod records;
 pub mod rows;

@@ -6,7 +6,7 @@ use super::*;
 use crate::id::{FeedId, Vector};
 use crate::limits;
 use crate::service::entry::Stamp;
-use crate::service::feed::{FeedStep, advance};
+use crate::service::feed::{FeedStep, advance, advance_by};
 use crate::service::query::{Answer, Query, ShownPost, answer};
 use crate::service::timeline::{from_log, from_tables, sources};
 use crate::service::view::View;
@@ -216,11 +216,64 @@ fn a_feed_behind_a_cut_log_goes_on_in_the_order_of_all_logs() {
     assert_eq!(texts(&told), ["question", "answer"]);
 }
 
+/// So is what a long cut log held: no part of it before what it depends on, however far the feed is behind.
+#[test]
+fn a_feed_far_behind_a_cut_log_goes_on_in_the_order_of_all_logs() {
+    let mut host = Host::new("a", 1_000);
+    for (who, name) in [(1, "ann"), (2, "bob"), (3, "carl")] {
+        host.register(who, name);
+    }
+    host.join(1, "bob");
+    host.join(1, "carl");
+    let mut cursor = host.standing().vector;
+    host.post(2, "question");
+    host.leave(1, "carl");
+    let clock = host.standing().hlc.0;
+    let count = 2 * limits::FEED_ENTRIES_MAX as u64;
+    let post = |text: String| Op::Post { text: text.parse().unwrap() };
+    let mut entries = vec![entry("b", 1, clock + 1, 2, "answer", post("answer".into()))];
+    entries.extend((2..=count).map(|seq| {
+        let who = if seq % 2 == 0 { 3 } else { 2 };
+        entry("b", seq, clock + seq, who, &format!("id{seq}"), post(format!("post {seq}")))
+    }));
+    assert_eq!(host.write(Write::Run(run("b", 1, &entries))), Wrote::Done);
+    assert_eq!(host.write(Write::Cut([(origin("b"), Seq(count))].into_iter().collect())), Wrote::Done);
+    let mut told = Vec::new();
+    steps_of(&host, &mut cursor, &mut told);
+    let expected = (3..count).step_by(2).map(|seq| format!("post {seq}"));
+    let expected: Vec<String> = ["question", "answer"].map(String::from).into_iter().chain(expected).collect();
+    assert_eq!(texts(&told), expected);
+}
+
 /// All that a host holds, but for the last entries of the host `b`.
 fn shown_but(host: &Host, hidden: u64) -> Vector {
     let mut shown = host.standing().vector;
     shown.set(origin("b"), Seq(shown.get(origin("b")).0.saturating_sub(hidden)));
     shown
+}
+
+/// What is done at a host: a post, whose request may repeat an earlier one; or user 1 joins or leaves.
+type Deed = (u8, u8, Option<u8>, u8);
+
+fn turns() -> impl Strategy<Value = Vec<Deed>> {
+    prop::collection::vec((0..3_u8, 1..5_u8, prop::option::weighted(0.3, 0..20_u8), 0..6_u8), 0..30)
+}
+
+/// The logs of these deeds. Those of the last kinds are a join and a leave of whoever would have posted.
+fn turned(deeds: &[Deed]) -> Vec<Vec<Entry>> {
+    let recipes: Vec<Recipe> = deeds.iter().map(|(host, who, repeats, _)| (*host, *who, *repeats)).collect();
+    let mut logs = logs(&recipes);
+    let kinds: BTreeMap<String, u8> =
+        deeds.iter().enumerate().map(|(at, (.., kind))| (format!("post{at}"), *kind)).collect();
+    for entry in logs.iter_mut().flatten().filter(|entry| matches!(entry.op, Op::Post { .. })) {
+        let followee = entry.user;
+        match kinds[entry.request.as_str()] {
+            4 if followee != user(1) => (entry.user, entry.op) = (user(1), Op::Join { followee }),
+            5 if followee != user(1) => (entry.user, entry.op) = (user(1), Op::Leave { followee }),
+            _ => {}
+        }
+    }
+    logs
 }
 
 proptest! {
@@ -332,5 +385,26 @@ proptest! {
         steps_of(&other, &mut cursor, &mut told);
         prop_assert_eq!(sorted_ids(&told), expected(&logs));
         prop_assert_eq!(timeline(&other.rows, &cursor, 500, Some(&cursor), None, None).posts, vec![]);
+    }
+
+    #[test]
+    fn a_cut_log_tells_what_the_whole_log_told(turns in turns(), seen in prop::array::uniform3(0..12_u64), step in 1..9_usize) {
+        let logs = turned(&turns);
+        let (whole, mut short) = (all_of(&logs), all_of(&logs));
+        let shown = whole.standing().vector;
+        prop_assert_eq!(short.write(Write::Cut(shown.clone())), Wrote::Done);
+        let since: Vector = ["a", "b", "c"].into_iter().zip(seen).map(|(host, seq)| (origin(host), Seq(seq))).collect();
+        let told = |host: &Host, step: usize| {
+            let (mut from, mut told) = (since.clone(), Vec::new());
+            while !from.covers(&shown) {
+                let feeds = [(FeedId(1), user(1))];
+                let (steps, reached) = advance_by(step, &host.rows, &from, &shown, &feeds);
+                assert!(reached.covers(&from) && reached != from, "it moves on");
+                told.extend(steps.into_iter().flat_map(|step| step.posts).map(|post| post.id.to_string()));
+                from = reached;
+            }
+            told
+        };
+        prop_assert_eq!(told(&short, step), told(&whole, limits::FEED_ENTRIES_MAX));
     }
 }
