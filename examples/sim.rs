@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use harness::minimise::{minimise, plan};
-use harness::{Mutant, Options, Outcome, Shape, run, seconds};
+use harness::{Loads, Mutant, Options, Outcome, Shape, run, seconds};
 
 /// Simulates clusters under faults.
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command")]
@@ -48,6 +48,9 @@ struct Arguments {
     /// Put every known bug back in turn, and print which seed finds it.
     #[arg(long)]
     mutants: bool,
+    /// Loads that runs may have: `drawn`, `calm` or `heavy`.
+    #[arg(long, default_value = "drawn")]
+    load: Loads,
     /// Simulate clusters of this shape only (a wrong name lists them).
     #[arg(long)]
     shape: Option<Shape>,
@@ -89,6 +92,7 @@ impl Arguments {
     fn options(&self, seed: u64) -> Options {
         let options = Options {
             mutant: self.mutant,
+            loads: self.load,
             shape: self.shape,
             people: self.people,
             faults: self.faults.clone().map(|numbers| numbers.0),
@@ -115,6 +119,7 @@ fn command(options: &Options) -> String {
         }
     };
     add("mutant", options.mutant.map(|mutant| mutant.name().to_owned()));
+    add("load", (options.loads != Loads::Drawn).then(|| options.loads.name().to_owned()));
     add("shape", options.shape.map(|shape| shape.name().to_owned()));
     add("people", options.people.map(|people| people.to_string()));
     add("faults", options.faults.as_ref().map(list));

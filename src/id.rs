@@ -180,6 +180,13 @@ checked_text!(
     }
 );
 
+impl RequestId {
+    /// That of every trim: nobody asks for one again.
+    pub(crate) fn of_trim() -> Self {
+        Self("trim".to_owned())
+    }
+}
+
 impl UserName {
     /// The form in which names are compared.
     pub fn folded(&self) -> String {
@@ -196,6 +203,9 @@ pub struct PublicKey(pub [u8; 32]);
 pub struct UserId(pub [u8; 16]);
 
 impl UserId {
+    /// Who writes what no person asked for.
+    pub const NOBODY: Self = Self([0; 16]);
+
     /// The person whom this key proves.
     pub fn of(key: &PublicKey) -> Self {
         let mut id = [0; 16];

@@ -75,6 +75,8 @@ pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 pub const COMMIT_WRITES_MAX: usize = 4_096;
 /// Entries of one origin that leave the log at once: a few milliseconds of the store's lock.
 pub const CUT_ENTRIES_MAX: u64 = 8_192;
+/// Rows that one trim of posts removes, but for what comes late: some tens of milliseconds of the store's lock.
+pub const TRIM_ROWS_MAX: usize = 8_192;
 /// The size of the LMDB map, bytes: address space, not disk.
 pub const STORE_BYTES_MAX: usize = 1 << 38;
 /// Rows of one part of a snapshot are bounded by these bytes: a read of half a millisecond, which is done where the
@@ -118,6 +120,12 @@ pub const FORWARD_AFTER: Duration = Duration::from_millis(200);
 pub const SNAPSHOT_SILENCE: Duration = Duration::from_secs(1);
 /// A receiver that has not answered for this long is asked anew where it stands.
 pub const REPLICATION_SILENCE: Duration = Duration::from_secs(1);
+/// A stream is opened anew, with a warning, when its receiver talks but acknowledges nothing of what is in flight for this
+/// long: one that is in order needs less for a batch, unless it waits for a host that it is cut off from. Then each
+/// time this doubles.
+pub const REPLICATION_STANDSTILL: Duration = Duration::from_secs(10);
+/// The longest that it becomes.
+pub const REPLICATION_STANDSTILL_MAX: Duration = Duration::from_secs(640);
 /// How long the first primary after a stop of its whole host waits for the other hosts' answers.
 pub const RECALL_WAIT: Duration = Duration::from_millis(1_000);
 /// A holder of the store's write lock that runs or waits for the disk is killed after this.
@@ -140,8 +148,20 @@ pub const PEER_IDLE: Duration = Duration::from_secs(3);
 pub const CLIENT_IDLE: Duration = Duration::from_secs(15);
 /// Opening a stream, writing to a peer: longer means that the link is broken.
 pub const STREAM_WAIT: Duration = Duration::from_secs(2);
+/// The least age at which posts may be removed: less would take them before a partition lets everybody see them.
+pub const POSTS_AGE_MIN: Duration = Duration::from_secs(3_600);
+/// Longest time between two looks for posts to remove; where a short age is kept, a part of it.
+pub const TRIM_LOOK_MAX: Duration = Duration::from_secs(600);
+/// Time between two looks for posts to remove, where a count is kept: as long as nothing is over it, a look costs nothing.
+pub const TRIM_LOOK_COUNT: Duration = Duration::from_secs(1);
+/// Time from one trim of many to the next: others commit meanwhile.
+pub const TRIM_PAUSE: Duration = Duration::from_millis(100);
+/// Posts are removed by their age only while no host's clock differs by more: they cannot be had back.
+pub const TRIM_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Request ids are remembered for this long (of stamps).
 pub const REQUEST_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A post's id is forgotten this much later: however clocks differ, no request with it is taken any more by then.
+pub const REQUEST_MEMORY_MARGIN: Duration = Duration::from_secs(24 * 3600);
 /// A host that lacks more entries than this is named in `status`: under load a second's worth is normal.
 pub const LAG_ALARM: u64 = 20_000;
 /// Clocks that differ by more raise an alarm.
@@ -161,4 +181,5 @@ const _: () = assert!(ANSWER_BYTES_MAX + FEED_LATE_POSTS_MAX * (POST_CHARS_MAX *
 const _: () = assert!(HEARTBEAT_RELAYS.as_millis() * 4 < HOST_SILENCE_FLOOR.as_millis());
 const _: () = assert!(HEARTBEAT_SIBLINGS.as_millis() * 3 < SIBLING_SILENCE.as_millis());
 const _: () = assert!(SIBLING_SILENCE.as_millis() < DUTY_HOLD.as_millis());
+const _: () = assert!(REPLICATION_SILENCE.as_millis() * 10 <= REPLICATION_STANDSTILL.as_millis());
 const _: () = assert!(TOKEN_WAIT.as_millis() < COPIES_WAIT.as_millis());

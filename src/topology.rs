@@ -8,6 +8,7 @@ mod parse;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,17 @@ pub struct Topology {
     pub log_entries_kept: u64,
     /// Entries of an origin above which the log is cut although a host may lack them (it then takes a snapshot).
     pub log_entries_max: u64,
+    /// Which posts are kept.
+    pub posts: PostsKept,
+}
+
+/// Which posts are kept: all, unless an age or a count says otherwise; with both, those within both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct PostsKept {
+    /// Older ones are removed.
+    pub max_age: Option<Duration>,
+    /// Of more, the oldest are removed.
+    pub max_count: Option<u64>,
 }
 
 impl std::fmt::Display for Role {
@@ -109,7 +121,11 @@ impl Topology {
             self.processes().map(|process| (process.host, process.id, process.role, process.addr)).collect();
         processes.sort_unstable();
         let meaning = (&self.cluster, self.ack, self.log_entries_kept, self.log_entries_max, processes);
-        let bytes = postcard::to_stdvec(&meaning).unwrap_or_default();
+        let mut bytes = postcard::to_stdvec(&meaning).unwrap_or_default();
+        // A file that says nothing of posts has the hash that it had before anything could be said.
+        if self.posts != PostsKept::default() {
+            bytes.extend(postcard::to_stdvec(&self.posts).unwrap_or_default());
+        }
         let mut first = [0; 4];
         first.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..4]);
         u32::from_le_bytes(first)

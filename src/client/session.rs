@@ -1,11 +1,12 @@
-//! What a client decides, as a pure state machine: no clock, no sockets, no async. The simulator drives it too.
+//! What a client decides, as a pure state machine: no clock, no sockets, no async.
 //!
 //! It finds a director (`directors.rs`), chooses and changes the server (`server.rs`), keeps calls until they are
 //! answered (`calls.rs`) and feeds until they are dropped (`feeds.rs`), and remembers what has been seen (`seen.rs`).
 //!
 //! Invariants: a call is answered exactly once, and with the same id over however many servers; a server that is only
 //! silent is kept until another one has answered; whatever changes the picture only marks it, and [`Session::settle`]
-//! alone acts on it, so that the order of events does not matter. Tests: `session/tests.rs`.
+//! alone acts on it, so that the order of events does not matter. Tests: `session/tests.rs`, and `session/chaos.rs` against
+//! servers that do anything.
 
 mod calls;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::core::copies::Copies;
 use crate::core::feeds::{Feeds, Lack};
 use crate::core::io::{Output, Outputs};
-use crate::core::retention::Retention;
+use crate::core::retention::{Clocks, Retention, Trimming};
 use crate::core::sink::{Sink, Writes};
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{ClientId, EntryId, Epoch, HostId, Origin, PublicKey, Token, UserId, Vector};
@@ -21,7 +21,7 @@ use crate::service::intake::{Accepted, IntakeResult, WriteOp, WriteRequest};
 use crate::service::ledger::{Committed, Standing, Write, WriteId, Wrote};
 use crate::service::query::Query;
 use crate::time::{Instant, Now};
-use crate::topology::AckLevel;
+use crate::topology::{AckLevel, PostsKept};
 use crate::wire::client::{Request, RequestBody, Response, ServerFrame, Written};
 
 /// A request and whose it is.
@@ -92,6 +92,7 @@ pub(crate) struct Primary {
     retention: Retention,
     /// Asked of the store, which may not have done it yet.
     cut: Vector,
+    trimming: Trimming,
 }
 
 /// Copies that a write waits for. A name is claimed at every host that can be had, so that it can be claimed twice only
@@ -111,6 +112,7 @@ pub(crate) struct Post {
     pub(crate) hosts: Vec<HostId>,
     pub(crate) level: AckLevel,
     pub(crate) retention: Retention,
+    pub(crate) posts: PostsKept,
     /// Numbers of writes start here, so that those of an earlier term cannot be taken for this one's.
     pub(crate) first_write: u64,
     /// So do those of reads for feeds.
@@ -120,6 +122,9 @@ pub(crate) struct Post {
 impl Primary {
     /// A primary of this epoch, as the store stands.
     pub(crate) fn new(now: Now, post: Post, standing: Standing) -> Self {
+        let place = post.hosts.iter().filter(|host| **host < post.host).count();
+        let place = u32::try_from(place).unwrap_or(u32::MAX);
+        let trimming = Trimming::new(now.mono, post.posts, place, standing.trim);
         let copies = Copies::new(post.host, post.hosts, post.level, standing.vector.clone());
         let mut primary = Self {
             host: post.host,
@@ -139,6 +144,7 @@ impl Primary {
             beginning: None,
             retention: post.retention,
             cut: Vector::new(),
+            trimming,
         };
         primary.expect_copies(now);
         primary
@@ -252,6 +258,7 @@ impl Primary {
         self.sink.on_persisted(now.mono, &outcomes, &self.standing, &mut self.numbers, out);
         self.on_shown(out);
         self.shorten_log(out);
+        self.trimming.on_committed(now.mono, self.standing.trim);
     }
 
     /// Has the log cut below what it need not hold.
@@ -260,6 +267,14 @@ impl Primary {
         if let Some(cut) = self.copies.next_cut(self.retention, &self.cut) {
             self.cut.merge(&cut);
             self.persist(Write::Cut(cut), out);
+        }
+    }
+
+    /// Has posts removed that need not be kept, if a look for them is due.
+    pub(crate) fn trim_posts(&mut self, now: Now, clocks: Clocks, out: &mut Outputs) {
+        let keep = self.trimming.on_timeout(now, clocks);
+        if let Some(keep) = keep.filter(|_| self.begun() && self.writable()) {
+            self.persist(Write::Trim(keep), out);
         }
     }
 
@@ -482,7 +497,8 @@ impl Primary {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let copies = self.due.front().map(|(at, _)| *at);
         let tokens = self.waiting.front().map(|(since, _)| *since + limits::TOKEN_WAIT);
-        copies.into_iter().chain(tokens).chain(self.full_until).chain(self.feeds.poll_timeout()).min()
+        let own = copies.into_iter().chain(tokens).chain(self.full_until);
+        own.chain(self.feeds.poll_timeout()).chain(self.trimming.poll_timeout()).min()
     }
 
     /// What must always hold.

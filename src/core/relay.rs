@@ -62,6 +62,7 @@ impl Node {
             let serving = view.record.serving.filter(|_| view.up);
             relay.source.on_serving(now.mono, *host, serving, out);
         }
+        relay.source.pump_all(now.mono, &mut Numbers(&mut self.next_read), out);
     }
 
     /// The primary has committed.

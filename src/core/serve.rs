@@ -18,7 +18,7 @@ use crate::core::io::{Output, Outputs, ReadId, StoreTrouble};
 use crate::core::mesh::Willing;
 use crate::core::node::{Node, Phase, Warm};
 use crate::core::primary::{Post, Primary};
-use crate::core::retention::Retention;
+use crate::core::retention::{Clocks, Retention};
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Epoch, HostId, Origin, ProcessId, Vector};
 use crate::limits;
@@ -26,7 +26,7 @@ use crate::service::ledger::{Committed, EntryRun, Standing, WriteId};
 use crate::service::snapshot::Part;
 use crate::time::{Hlc, Instant, Now};
 use crate::wire::client::ServerFrame;
-use crate::wire::heartbeat::{Fitness, Life, PrimaryStatus};
+use crate::wire::heartbeat::{Fitness, HostView, Life, PrimaryStatus};
 use crate::wire::peer::PeerMessage;
 
 /// How far this process is from serving.
@@ -152,6 +152,7 @@ impl Node {
                 kept: self.config.topology.log_entries_kept,
                 max: self.config.topology.log_entries_max,
             },
+            posts: self.config.topology.posts,
             first_write: self.last_write,
             first_feed_read: self.last_feed_read,
         };
@@ -338,6 +339,7 @@ impl Node {
 
     /// Timeouts of the primary, or of the wait for the epoch.
     pub(crate) fn serve_timeout(&mut self, now: Now, out: &mut Outputs) {
+        let clocks = self.clocks(now);
         match &mut self.serving {
             Serving::No => {}
             Serving::Taking { since, next_look } if now.mono >= *next_look => {
@@ -356,6 +358,8 @@ impl Node {
             Serving::Taking { .. } => {}
             Serving::Yes(term) => {
                 term.primary.on_timeout(now, out);
+                let clocks = if term.settled() { clocks } else { Clocks::Differ };
+                term.primary.trim_posts(now, clocks, out);
                 let Some(recall) = &mut term.recall else { return };
                 if now.mono >= recall.ask_again {
                     recall.ask_again = now.mono + RECALL_AGAIN;
@@ -364,6 +368,20 @@ impl Node {
                 self.settle_incarnation(now, out);
             }
         }
+    }
+
+    /// What the other hosts that are up say of the time, and of what is to be kept: an older version refuses a file that
+    /// speaks of that, so whoever has read this one knows what a trim is.
+    fn clocks(&self, now: Now) -> Clocks {
+        let mut clocks = if self.config.topology.hosts.len() > 1 { Clocks::Unknown } else { Clocks::Agree };
+        for HostView { record, .. } in self.mesh.views.values().filter(|view| view.up) {
+            let skew = Duration::from_micros(record.wall.0.abs_diff(now.wall.0));
+            if record.topology != self.config.topology_hash || skew > limits::TRIM_SKEW_MAX {
+                return Clocks::Differ;
+            }
+            clocks = Clocks::Agree;
+        }
+        clocks
     }
 
     /// This term, if it takes in what other hosts send; else their relay is told to look again.

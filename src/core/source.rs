@@ -2,14 +2,19 @@
 //!
 //! The relay reads its host's store itself; the primary only nudges it. For every other host it keeps one stream: it
 //! asks the receiver where it stands (`Open`, `Held`), sends its own host's entries at once, and other origins' entries
-//! when the receiver has lacked them for a while, so that one live path between hosts is enough. When the log no longer
+//! when the receiver has lacked them for a while, so that one live path between hosts is enough, or at once when nobody
+//! serves at their host: what that host said last, perhaps to this one only, all others wait for. When the log no longer
 //! has what is lacked, the tables are offered instead. The receiver, whom several may offer them, says from which key on
 //! it wants them; they are sent a part at a time, a few parts ahead of its word, each with the vector at which it was
 //! read; and then the log goes on after what all parts held (the rules are idempotent, so a fuzzy snapshot is enough).
 //!
 //! Two relays of one host do no harm: they only send twice. Everything in flight is bounded.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::core::io::{Output, Outputs, ReadId};
 use crate::id::{HostId, Origin, ProcessId, Seq, Vector};
@@ -37,6 +42,10 @@ struct Outlet {
     mark: Option<(Instant, Vector)>,
     /// The last answer, or the last attempt.
     heard_at: Instant,
+    /// When something in flight was last acknowledged, or nothing was in flight.
+    moved_at: Instant,
+    /// How long a receiver that talks may acknowledge nothing of what is in flight.
+    patience: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -83,6 +92,8 @@ impl Source {
             in_flight: VecDeque::new(),
             mark: None,
             heard_at: now,
+            moved_at: now,
+            patience: limits::REPLICATION_STANDSTILL,
         };
         Self {
             host,
@@ -103,6 +114,7 @@ impl Source {
         let Some(outlet) = self.outlets.get_mut(&host) else { return };
         if outlet.to != to {
             outlet.to = to;
+            outlet.patience = limits::REPLICATION_STANDSTILL;
             self.open(now, host, out);
         }
     }
@@ -121,7 +133,7 @@ impl Source {
         outlet.reading = None;
         outlet.in_flight.clear();
         outlet.mark = None;
-        outlet.heard_at = now;
+        (outlet.heard_at, outlet.moved_at) = (now, now);
         if let Some(to) = outlet.to {
             self.next_stream += 1;
             outlet.stream = self.next_stream;
@@ -133,9 +145,19 @@ impl Source {
     /// The store of this host holds more.
     pub(crate) fn on_committed(&mut self, now: Instant, vector: &Vector, reads: &mut dyn Reads, out: &mut Outputs) {
         self.committed.merge(vector);
+        self.pump_all(now, reads, out);
+    }
+
+    /// Sends each host what it lacks and may be sent by now.
+    pub(crate) fn pump_all(&mut self, now: Instant, reads: &mut dyn Reads, out: &mut Outputs) {
         for host in self.outlets.keys().copied().collect::<Vec<_>>() {
             self.pump(now, host, reads, out);
         }
+    }
+
+    /// Hosts at which nobody serves, as far as known here: they send nothing themselves.
+    fn mute(&self) -> Vec<HostId> {
+        self.outlets.iter().filter(|(_, outlet)| outlet.to.is_none()).map(|(host, _)| *host).collect()
     }
 
     /// Whose stream this is, if it is still the current one.
@@ -173,8 +195,8 @@ impl Source {
             outlet.mark = Some((now - limits::FORWARD_AFTER, foreign(&self.committed, self.host)));
         }
         outlet.sent.merge(&vector);
-        outlet.in_flight.retain(|last| !vector.covers(last));
         outlet.held = vector;
+        outlet.on_acknowledged(now);
         self.pump(now, host, reads, out);
         Some(host)
     }
@@ -230,6 +252,7 @@ impl Source {
 
     /// Reads what the receiver lacks, if nothing is being read and there is room in flight.
     fn pump(&mut self, now: Instant, host: HostId, reads: &mut dyn Reads, out: &mut Outputs) {
+        let mute = self.mute();
         let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.reading.is_none()) else { return };
         if let State::Snapshot { at: Some(at), unheld } = &outlet.state
             && *unheld < limits::SNAPSHOT_PARTS_IN_FLIGHT_MAX
@@ -249,7 +272,11 @@ impl Source {
             .committed
             .iter()
             .filter(|(origin, seq)| *seq > outlet.sent.get(*origin))
-            .filter(|(origin, _)| (origin.host == self.host && !full) || lacked.get(*origin) > Seq::ZERO)
+            .filter(|(origin, _)| {
+                (origin.host == self.host && !full)
+                    || lacked.get(*origin) > Seq::ZERO
+                    || (origin.host != host && mute.contains(&origin.host))
+            })
             .map(|(origin, _)| (origin, outlet.sent.get(origin)))
             .collect();
         if after.is_empty() {
@@ -288,6 +315,9 @@ impl Source {
             last.raise(run.origin, run.last());
         }
         outlet.sent.merge(&last);
+        if outlet.in_flight.is_empty() {
+            outlet.moved_at = now;
+        }
         outlet.in_flight.push_back(last);
         let message = PeerMessage::Batch { stream: outlet.stream, hlc, runs: chunk.runs };
         out.push(Output::Send { to, message });
@@ -325,6 +355,9 @@ impl Source {
             if self.outlets.get(&host).is_some_and(|outlet| outlet.due().is_some_and(|at| now >= at)) {
                 let stuck = self.outlets.get(&host).is_some_and(|outlet| outlet.stuck(now));
                 if stuck {
+                    if let Some(outlet) = self.outlets.get_mut(&host) {
+                        outlet.warn_of_standstill(now, host);
+                    }
                     self.open(now, host, out);
                 } else if let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.offers()) {
                     outlet.heard_at = now;
@@ -343,7 +376,7 @@ impl Source {
 }
 
 /// A closed stream is opened anew after this, so that a receiver that refuses is not asked in a loop.
-const REOPEN: std::time::Duration = std::time::Duration::from_millis(50);
+const REOPEN: Duration = Duration::from_millis(50);
 
 /// What of a vector other hosts made.
 fn foreign(vector: &Vector, me: HostId) -> Vector {
@@ -399,12 +432,51 @@ impl Outlet {
         self.in_flight.len() >= 2 * limits::BATCHES_IN_FLIGHT_MAX
     }
 
+    /// The receiver holds more than before, or told only that it lives.
+    fn on_acknowledged(&mut self, now: Instant) {
+        let before = self.in_flight.len();
+        self.in_flight.retain(|last| !self.held.covers(last));
+        if self.in_flight.len() == before {
+            return;
+        }
+        self.moved_at = now;
+        if self.in_flight.is_empty() {
+            self.patience = limits::REPLICATION_STANDSTILL;
+        }
+    }
+
+    /// Whether the receiver talks, and has acknowledged nothing of what is in flight for too long.
+    fn stands_still(&self, now: Instant) -> bool {
+        self.state == State::Streaming && !self.in_flight.is_empty() && now >= self.moved_at + self.patience
+    }
+
+    /// A stream stands still, which operators should know of, and is about to be opened anew.
+    ///
+    /// Its receiver should not let it: this is for what nobody has thought of. But it may also be in the right, because
+    /// it waits for entries of a host that it is cut off from, or its link is slow and what was sent has not come yet.
+    /// To send all of that again does not help then, and on a slow link it is behind what is on its way already. So
+    /// each time the patience doubles, until all that was sent is acknowledged.
+    fn warn_of_standstill(&mut self, now: Instant, host: HostId) {
+        if self.stands_still(now) && now < self.heard_at + limits::REPLICATION_SILENCE {
+            let (batches, held, first) = (self.in_flight.len(), &self.held, self.in_flight.front());
+            let seconds = self.patience.as_secs();
+            tracing::warn!(
+                %host, to = ?self.to, batches, ?first, ?held,
+                "the receiver talks, but acknowledged nothing of what is in flight for {seconds} s: sent again"
+            );
+            self.patience = (self.patience * 2).min(limits::REPLICATION_STANDSTILL_MAX);
+        }
+    }
+
     /// Whether the receiver should have answered long ago.
     fn stuck(&self, now: Instant) -> bool {
         match &self.state {
             State::Closed => self.to.is_some() && now >= self.heard_at + REOPEN,
             State::Opening => now >= self.heard_at + limits::FORWARD_AFTER,
-            State::Streaming => !self.in_flight.is_empty() && now >= self.heard_at + limits::REPLICATION_SILENCE,
+            State::Streaming => {
+                let silent = !self.in_flight.is_empty() && now >= self.heard_at + limits::REPLICATION_SILENCE;
+                silent || self.stands_still(now)
+            }
             State::Offering { .. } => false,
             State::Snapshot { unheld, .. } => *unheld > 0 && now >= self.heard_at + limits::COPIES_WAIT * 10,
         }
@@ -417,7 +489,8 @@ impl Outlet {
             State::Closed => Some(self.heard_at + REOPEN),
             State::Opening => Some(self.heard_at + limits::FORWARD_AFTER),
             State::Streaming => {
-                let silence = (!self.in_flight.is_empty()).then(|| self.heard_at + limits::REPLICATION_SILENCE);
+                let silence = (self.heard_at + limits::REPLICATION_SILENCE).min(self.moved_at + self.patience);
+                let silence = (!self.in_flight.is_empty()).then_some(silence);
                 // What was sent waits for the receiver's word, and what came after the mark for the next mark.
                 let idle = self.reading.is_none() && !self.crowded();
                 let unsent = self.mark.as_ref().filter(|(_, mark)| idle && !self.sent.covers(mark));
@@ -426,165 +499,5 @@ impl Outlet {
             State::Offering { .. } => Some(self.heard_at + limits::SNAPSHOT_SILENCE),
             State::Snapshot { unheld, .. } => (*unheld > 0).then(|| self.heard_at + limits::COPIES_WAIT * 10),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::{Digest, Epoch};
-    use crate::service::ledger::Standing;
-
-    struct Counter(u64);
-
-    impl Reads for Counter {
-        fn next_read(&mut self) -> ReadId {
-            self.0 += 1;
-            ReadId(self.0)
-        }
-    }
-
-    /// A relay of `a` with a stream to `b`, whose primary holds nothing; the log of `a` begins after 5 of 9 entries.
-    struct Rig {
-        source: Source,
-        reads: Counter,
-        stream: u64,
-    }
-
-    const NOW: Instant = Instant::from_micros(1);
-
-    fn origin() -> Origin {
-        Origin { host: "a".parse().unwrap(), incarnation: 1 }
-    }
-
-    fn upto(seq: u64) -> Vector {
-        [(origin(), Seq(seq))].into_iter().collect()
-    }
-
-    fn primary() -> ProcessId {
-        "W1".parse().unwrap()
-    }
-
-    fn send(message: PeerMessage) -> Output {
-        Output::Send { to: primary(), message }
-    }
-
-    fn key(number: usize) -> Vec<u8> {
-        vec![u8::try_from(number).unwrap()]
-    }
-
-    fn read(read: u64, at: Vec<u8>) -> Output {
-        Output::ReadSnapshot { read: ReadId(read), at }
-    }
-
-    impl Rig {
-        /// A stream that has just offered a snapshot.
-        fn offering() -> Self {
-            let (b, mut out) = ("b".parse().unwrap(), Outputs::new());
-            let mut rig = Self {
-                source: Source::new("a".parse().unwrap(), [b].into_iter(), 1, NOW),
-                reads: Counter(0),
-                stream: 0,
-            };
-            rig.source.on_serving(NOW, b, Some(primary()), &mut out);
-            let [Output::Send { message: PeerMessage::Open { stream }, .. }] = out[..] else { panic!("{out:?}") };
-            rig.stream = stream;
-            rig.source.on_committed(NOW, &upto(9), &mut rig.reads, &mut out);
-            assert_eq!(
-                rig.held(0),
-                [Output::ReadLog {
-                    read: ReadId(1),
-                    after: vec![(origin(), Seq::ZERO)],
-                    bytes_max: limits::BATCH_BYTES_MAX,
-                }]
-            );
-            assert_eq!(rig.log_read(1), [send(PeerMessage::SnapshotOffer { stream, cut: upto(5) })]);
-            rig
-        }
-
-        fn held(&mut self, seq: u64) -> Outputs {
-            let mut out = Outputs::new();
-            let vector = if seq == 0 { Vector::new() } else { upto(seq) };
-            self.source.on_held(NOW, primary(), self.stream, vector, &mut self.reads, &mut out);
-            out
-        }
-
-        /// The log was read, and does not have what was asked for.
-        fn log_read(&mut self, read: u64) -> Outputs {
-            let standing = Standing {
-                epoch: Epoch(1),
-                origin: Some(origin()),
-                vector: upto(9),
-                hlc: Hlc::ZERO,
-                digest: Digest::default(),
-                entries: 9,
-                cut: upto(5),
-                snapshot: None,
-                disk_bytes: 0,
-            };
-            let chunk = LogChunk { runs: Vec::new(), cut: vec![origin()], standing };
-            let mut out = Outputs::new();
-            self.source.on_log_read(NOW, ReadId(read), chunk, Hlc::ZERO, &mut self.reads, &mut out);
-            out
-        }
-
-        fn wanted(&mut self, at: Vec<u8>) -> Outputs {
-            let mut out = Outputs::new();
-            self.source.on_snapshot_wanted(NOW, primary(), self.stream, at, &mut self.reads, &mut out);
-            out
-        }
-
-        fn tables_read(&mut self, read: u64, next: Option<Vec<u8>>) -> Outputs {
-            let mut out = Outputs::new();
-            let chunk = Chunk { bytes: vec![0], rows: 0, next };
-            self.source.on_snapshot_read(NOW, ReadId(read), chunk, upto(9), &mut self.reads, &mut out);
-            out
-        }
-
-        fn part_held(&mut self) -> Outputs {
-            let mut out = Outputs::new();
-            self.source.on_snapshot_held(NOW, primary(), self.stream, &mut self.reads, &mut out);
-            out
-        }
-
-        fn rows(&self, at: Vec<u8>, next: Option<Vec<u8>>) -> Output {
-            let part = Part { at, bytes: vec![0], next, vector: upto(9) };
-            send(PeerMessage::SnapshotRows { stream: self.stream, part })
-        }
-    }
-
-    #[test]
-    fn parts_are_sent_ahead_from_the_key_asked_for_and_then_the_log_goes_on() {
-        let mut rig = Rig::offering();
-        assert_eq!(rig.wanted(key(1)), [read(2, key(1))]);
-        let ahead = limits::SNAPSHOT_PARTS_IN_FLIGHT_MAX;
-        for number in 1..=ahead {
-            let mut expected = vec![rig.rows(key(number), Some(key(number + 1)))];
-            if number < ahead {
-                expected.push(read(2 + number as u64, key(number + 1)));
-            }
-            assert_eq!(rig.tables_read(1 + number as u64, Some(key(number + 1))), expected);
-        }
-        let last = 2 + ahead as u64;
-        assert_eq!(rig.part_held(), [read(last, key(ahead + 1))]);
-        assert_eq!(rig.tables_read(last, None), [rig.rows(key(ahead + 1), None)]);
-        for _ in 0..ahead {
-            assert_eq!(rig.part_held(), []);
-        }
-        let after = vec![(origin(), Seq(8))];
-        let log = Output::ReadLog { read: ReadId(last + 1), after, bytes_max: limits::BATCH_BYTES_MAX };
-        assert_eq!(rig.held(8), [log]);
-    }
-
-    #[test]
-    fn an_offer_is_repeated_until_it_is_taken_or_not_needed() {
-        let mut rig = Rig::offering();
-        let (due, mut out) = (NOW + limits::SNAPSHOT_SILENCE, Outputs::new());
-        assert_eq!(rig.source.poll_timeout(), Some(due));
-        rig.source.on_timeout(due, &mut rig.reads, &mut out);
-        assert_eq!(out, [send(PeerMessage::SnapshotOffer { stream: rig.stream, cut: upto(5) })]);
-        assert_eq!(rig.held(4), [], "another brings it a part of what it lacks");
-        assert!(matches!(rig.held(5)[..], [Output::ReadLog { .. }]), "the log has the rest");
-        assert_eq!(rig.wanted(Vec::new()), [], "too late");
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn standing(epoch: u64, origin: Option<Origin>) -> Standing {
         entries: 0,
         cut: Vector::new(),
         snapshot: None,
+        trim: Hlc::ZERO,
         disk_bytes: 0,
     }
 }

@@ -140,6 +140,7 @@ mod tests {
             entries: 0,
             cut: Vector::new(),
             snapshot: None,
+            trim: Hlc::ZERO,
             disk_bytes: 0,
         }
     }

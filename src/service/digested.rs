@@ -63,6 +63,10 @@ impl<'a> Digested<'a> {
 }
 
 impl Rows for Digested<'_> {
+    fn count(&self, table: Table) -> u64 {
+        self.rows.count(table)
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         self.rows.get(table, key)
     }

@@ -52,6 +52,11 @@ pub enum Op {
         /// What is said.
         text: PostText,
     },
+    /// Posts of an earlier time are not kept, whenever they come (see [`super::trim`]). Made by a host, for nobody.
+    Trim {
+        /// The first time that is kept.
+        before: Hlc,
+    },
 }
 
 /// A place in the total order of all entries.
@@ -108,6 +113,11 @@ impl Entry {
             && UserId::of(key) != entry.user
         {
             return Err(EntryError::Malformed("a registration for somebody else's key".into()));
+        }
+        if let Op::Trim { before } = entry.op
+            && (entry.user != UserId::NOBODY || before > entry.hlc)
+        {
+            return Err(EntryError::Malformed("a trim of what is to come, or in somebody's name".into()));
         }
         if entry.encode() != bytes {
             return Err(EntryError::Malformed("not in canonical form".into()));

@@ -15,6 +15,7 @@ use crate::service::rows::{Rows, Table, Walk};
 use crate::service::timeline::{self, Authors, Source};
 use crate::service::view::View;
 use crate::service::{keys, log, meta};
+use crate::time::Hlc;
 
 /// What one feed is told next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,6 +193,8 @@ struct Told<'a> {
     authors: Authors,
     posts: Vec<Vec<ShownPost>>,
     reached: Vector,
+    /// Posts of an earlier time are not kept, though the log may still hold them.
+    trim: Hlc,
 }
 
 impl<'a> Told<'a> {
@@ -202,7 +205,8 @@ impl<'a> Told<'a> {
         }
         let posts = vec![Vec::new(); feeds.len()];
         let (listeners, authors) = (BTreeMap::new(), Authors::default());
-        Self { view, feeds, by_user, listeners, authors, posts, reached: from.clone() }
+        let (reached, trim) = (from.clone(), meta::trim(view.rows));
+        Self { view, feeds, by_user, listeners, authors, posts, reached, trim }
     }
 
     /// Walks over one entry; says how many bytes that takes in the answer at most.
@@ -215,7 +219,7 @@ impl<'a> Told<'a> {
                 self.listeners.remove(followee);
                 0
             }
-            Op::Register { .. } => {
+            Op::Register { .. } | Op::Trim { .. } => {
                 self.reached.raise(entry.id.origin, entry.id.seq);
                 0
             }
@@ -275,7 +279,8 @@ impl<'a> Told<'a> {
         }
         let row = records::request(self.view.rows, entry.user, &entry.request)?;
         let repeated = row.entries.iter().any(|known| known.id() != entry.id && self.reached.holds(known.id()));
-        if repeated || row.kind != Kind::Post {
+        let trimmed = row.entries.first().is_some_and(|first| first.hlc < self.trim);
+        if repeated || trimmed || row.kind != Kind::Post {
             return None;
         }
         let first = row.entries.first().filter(|first| first.id() != entry.id && self.view.shown.holds(first.id()));
@@ -285,7 +290,7 @@ impl<'a> Told<'a> {
                 (first.stamp(), first.seq, records::decode::<PostRow>(&row)?.text.into())
             }
             (None, Op::Post { text }) => (entry.stamp(), entry.id.seq, text.as_str().to_owned()),
-            (None, Op::Register { .. } | Op::Join { .. } | Op::Leave { .. }) => return None,
+            (None, Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Trim { .. }) => return None,
         };
         let author = self.authors.name(self.view, entry.user);
         Some(ShownPost { id: entry.request.clone(), author, stamp, seq, text, cursor: Vector::new() })

@@ -12,6 +12,7 @@ use crate::service::entry::{Entry, Op, Stamp};
 use crate::service::names;
 use crate::service::records::{self, Kind, RequestRow, Turn, UserRow};
 use crate::service::rows::Rows;
+use crate::service::trim;
 use crate::service::view::View;
 use crate::time::{Hlc, Wall};
 
@@ -76,6 +77,8 @@ pub struct IntakeContext {
     pub hlc: Hlc,
     /// The time when the batch was made.
     pub wall: Wall,
+    /// Posts of an earlier time are not kept.
+    pub trim: Hlc,
 }
 
 /// What becomes of a request that is not refused.
@@ -102,8 +105,9 @@ pub fn intake(rows: &dyn Rows, context: &IntakeContext, request: &WriteRequest) 
     if let Some(row) = records::request(rows, user, &request.id) {
         return earlier(rows, user, &row, request).map(IntakeStep::Known);
     }
-    if let Some(made) = uuid_time(&request.id)
-        && made.0.saturating_add(memory_us()) < context.wall.0
+    let made = uuid_time(&request.id);
+    if made.is_some_and(|made| made.0.saturating_add(memory_us()) < context.wall.0)
+        || trim::forgotten(&request.id, context.trim)
     {
         let message = format!(
             "the request {} was made more than 7 days ago, longer than ids are remembered: look whether it was done, \
@@ -121,7 +125,7 @@ pub fn intake(rows: &dyn Rows, context: &IntakeContext, request: &WriteRequest) 
 pub fn accepted(rows: &dyn Rows, entry: &Entry) -> Accepted {
     let concerned = match &entry.op {
         Op::Join { followee } | Op::Leave { followee } => *followee,
-        Op::Register { .. } | Op::Post { .. } => entry.user,
+        Op::Register { .. } | Op::Post { .. } | Op::Trim { .. } => entry.user,
     };
     let name = names::display_or_id(rows, concerned);
     Accepted { entry: entry.id, hlc: entry.hlc, user: entry.user, name }
@@ -257,7 +261,7 @@ fn memory_us() -> u64 {
 }
 
 /// When an id was made, if it is a UUIDv7 in its usual form; other ids were chosen by a person.
-fn uuid_time(id: &RequestId) -> Option<Wall> {
+pub(super) fn uuid_time(id: &RequestId) -> Option<Wall> {
     let text = id.as_str().as_bytes();
     let hyphens = [8, 13, 18, 23];
     let well_formed = text.len() == 36

@@ -11,7 +11,8 @@ use crate::service::intake::{self, IntakeContext, IntakeResult, IntakeStep, Writ
 use crate::service::meta::{self, Meta};
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
 use crate::service::snapshot::{Cursor, Part};
-use crate::service::{keys, rules, snapshot};
+use crate::service::trim::Keep;
+use crate::service::{keys, rules, snapshot, trim};
 use crate::time::{Hlc, Wall};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,8 @@ pub enum Write {
     Begin(Origin),
     /// Entries up to this vector leave the log.
     Cut(Vector),
+    /// Posts that need not be kept are removed, at every host: becomes an entry if it is worth one.
+    Trim(Keep),
 }
 
 /// What became of one [`Write`].
@@ -99,6 +102,8 @@ pub struct Standing {
     pub cut: Vector,
     /// How far a snapshot is merged in that is not whole yet.
     pub snapshot: Option<Cursor>,
+    /// Posts of an earlier time are not kept.
+    pub trim: Hlc,
     /// Bytes that the store takes on disk; filled in by the store.
     pub disk_bytes: u64,
 }
@@ -213,6 +218,7 @@ impl Batch<'_> {
             Write::Rows(part) => self.part(part),
             Write::Begin(origin) => self.begin(origin),
             Write::Cut(vector) => self.cut(&vector),
+            Write::Trim(keep) => self.trim(&keep),
         };
         done.map_or_else(Wrote::Refused, |()| Wrote::Done)
     }
@@ -223,7 +229,7 @@ impl Batch<'_> {
             return Err(Refusal::new(ErrorCode::NotServing, message));
         };
         let next = EntryId { origin, seq: self.meta.vector.get(origin).next() };
-        let context = IntakeContext { next, hlc: self.meta.hlc, wall: self.wall };
+        let context = IntakeContext { next, hlc: self.meta.hlc, wall: self.wall, trim: self.meta.trim };
         match intake::intake(&self.rows, &context, request)? {
             IntakeStep::Known(accepted) => Ok(accepted),
             IntakeStep::New(mut entry) => {
@@ -239,7 +245,7 @@ impl Batch<'_> {
         let EntryId { origin, seq } = entry.id;
         assert_eq!(self.meta.vector.get(origin).0 + 1, seq.0, "a log has no gap");
         self.rows.put(Table::Log, &keys::log(entry.id), bytes);
-        rules::apply_entry(&mut self.rows, entry);
+        rules::apply_entry(&mut self.rows, &mut self.meta.trim, entry);
         self.meta.vector.raise(origin, seq);
         self.meta.hlc = self.meta.hlc.max(entry.hlc);
     }
@@ -285,7 +291,7 @@ impl Batch<'_> {
     fn part(&mut self, part: Part) -> Result<(), String> {
         let vector = Cursor::advance(self.meta.snapshot.as_ref(), &part)?;
         check_vector(&vector)?;
-        let hlc = snapshot::merge_elements(&mut self.rows, &part.bytes)?;
+        let hlc = snapshot::merge_elements(&mut self.rows, &mut self.meta.trim, &part.bytes)?;
         self.meta.hlc = self.meta.hlc.max(hlc);
         if let Some(at) = part.next {
             self.meta.snapshot = Some(Cursor { at, vector });
@@ -311,6 +317,17 @@ impl Batch<'_> {
         self.meta.origin = Some(origin);
         self.meta.news = self.meta.vector.clone();
         self.meta.news.set(origin, Seq::ZERO);
+        Ok(())
+    }
+
+    fn trim(&mut self, keep: &Keep) -> Result<(), String> {
+        let due = trim::due(&self.rows, self.meta.trim, keep);
+        if let Some((origin, before)) = self.meta.origin.zip(due) {
+            let id = EntryId { origin, seq: self.meta.vector.get(origin).next() };
+            let hlc = self.meta.hlc.tick(self.wall);
+            let entry = trim::entry(id, hlc, std::mem::take(&mut self.meta.news), before);
+            self.append(&entry, &entry.encode());
+        }
         Ok(())
     }
 

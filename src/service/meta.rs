@@ -15,6 +15,7 @@ const HLC: &[u8] = b"hlc";
 const DIGEST: &[u8] = b"digest";
 const NEWS: &[u8] = b"news";
 const SNAPSHOT: &[u8] = b"snapshot";
+const TRIM: &[u8] = b"trim";
 /// Before the origins of the vector; no single key begins with it.
 const VECTOR: &[u8] = b"v";
 /// Before the origins of the cut; no single key begins with it.
@@ -33,6 +34,8 @@ pub(super) struct Meta {
     pub(super) news: Vector,
     /// How far a snapshot is merged in that is not whole yet.
     pub(super) snapshot: Option<Cursor>,
+    /// Posts of an earlier time are not kept.
+    pub(super) trim: Hlc,
 }
 
 fn single<T: serde::de::DeserializeOwned>(rows: &dyn Rows, key: &[u8]) -> Option<T> {
@@ -53,6 +56,11 @@ fn vector(rows: &dyn Rows, prefix: &[u8]) -> Vector {
 /// How far the log was cut.
 pub(super) fn cut(rows: &dyn Rows) -> Vector {
     vector(rows, CUT)
+}
+
+/// The first time of which posts are kept.
+pub(super) fn trim(rows: &dyn Rows) -> Hlc {
+    single(rows, TRIM).unwrap_or_default()
 }
 
 /// The writer that took the newest epoch.
@@ -81,6 +89,7 @@ impl Meta {
             cut: cut(rows),
             news: single(rows, NEWS).unwrap_or_default(),
             snapshot: single(rows, SNAPSHOT),
+            trim: trim(rows),
         }
     }
 
@@ -99,6 +108,9 @@ impl Meta {
         }
         if self.digest != before.digest {
             rows.put(Table::Meta, DIGEST, &encode(&self.digest));
+        }
+        if self.trim != before.trim {
+            rows.put(Table::Meta, TRIM, &encode(&self.trim));
         }
         if self.news != before.news {
             rows.put(Table::Meta, NEWS, &encode(&self.news));
@@ -129,6 +141,7 @@ impl Meta {
             entries: self.vector.iter().fold(0, |sum: u64, (_, seq)| sum.saturating_add(seq.0)),
             cut: self.cut.clone(),
             snapshot: self.snapshot.clone(),
+            trim: self.trim,
             disk_bytes: 0,
         }
     }

@@ -19,6 +19,7 @@ pub mod rows;
 pub mod rules;
 pub mod snapshot;
 mod timeline;
+pub mod trim;
 mod view;
 
 #[cfg(test)]

@@ -60,7 +60,8 @@ impl Kind {
         match op {
             Op::Register { .. } => Self::Register,
             Op::Join { followee } | Op::Leave { followee } => Self::Edge { followee: *followee },
-            Op::Post { .. } => Self::Post,
+            // What a trim takes is posts.
+            Op::Post { .. } | Op::Trim { .. } => Self::Post,
         }
     }
 
@@ -163,14 +164,15 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     postcard::from_bytes(bytes).ok()
 }
 
-/// The effect row of an operation.
-pub(super) fn effect(op: &Op, born: Born) -> Vec<u8> {
-    match op {
+/// The effect row of an operation; none for a post that a trim took.
+pub(super) fn effect(op: &Op, born: Born) -> Option<Vec<u8>> {
+    Some(match op {
         Op::Register { key, name } => encode(&UserRow { born, key: *key, name: name.clone() }),
         Op::Join { .. } => encode(&EdgeRow { born, turn: Turn::Join }),
         Op::Leave { .. } => encode(&EdgeRow { born, turn: Turn::Leave }),
         Op::Post { text } => encode(&PostRow { born, text: text.clone() }),
-    }
+        Op::Trim { .. } => return None,
+    })
 }
 
 /// The operation that left this effect row: the inverse of [`effect`].

@@ -52,6 +52,9 @@ pub enum Walk {
 
 /// One consistent view of all tables. The service asks for no range with `from > to`, unless `to` is empty.
 pub trait Rows {
+    /// How many rows a table has; cheap.
+    fn count(&self, table: Table) -> u64;
+
     /// The value at a key.
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>>;
 

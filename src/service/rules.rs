@@ -3,7 +3,8 @@
 //! The state is a function of the *set* of entries. For each (user, request id) it holds the names of all entries known
 //! with it and the operation of the one with the smallest stamp: a union and a minimum, so that merging commutes,
 //! associates and absorbs repeats (P5). Everything else derives from those elements: the effect row of each, a pair's
-//! current edge (the largest stamp of its effects), a person's registration (the smallest stamp of its effects). When an
+//! current edge (the largest stamp of its effects), a person's registration (the smallest stamp of its effects). What a
+//! trim takes away is left out of all that ([`super::trim`]). When an
 //! entry with a smaller stamp arrives, the effect of the former first is taken back; nothing of it is needed again,
 //! because the minimum only falls. Applying an entry and merging a row of a snapshot are the same function. The
 //! property tests are in `tests/merge.rs` of this room.
@@ -16,25 +17,45 @@ use crate::service::meta::Meta;
 use crate::service::names;
 use crate::service::records::{self, Born, EdgeRow, Kind, Known, NameRow, RequestRow, Turn, UserRow};
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
+use crate::service::trim;
+use crate::time::Hlc;
 
 /// Applies an entry to the merged tables and the digest. Idempotent; any order gives the same rows.
 pub fn apply(rows: &mut dyn RowsMut, entry: &Entry) {
     let before = Meta::load(rows);
     let mut digested = Digested::new(rows);
-    apply_entry(&mut digested, entry);
     let mut after = before.clone();
+    apply_entry(&mut digested, &mut after.trim, entry);
     after.digest = digested.after(before.digest);
     after.save(&before, rows);
 }
 
-/// Applies an entry to rows that keep count of the digest.
-pub(super) fn apply_entry(rows: &mut Digested<'_>, entry: &Entry) {
-    merge(rows, entry.user, &entry.request, vec![Known::of(entry)], &entry.op);
+/// Applies an entry to rows that keep count of the digest, and are trimmed so far.
+pub(super) fn apply_entry(rows: &mut Digested<'_>, trim: &mut Hlc, entry: &Entry) {
+    match entry.op {
+        Op::Trim { before } => trim::raise(rows, trim, before),
+        Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Post { .. } => {
+            merge(rows, *trim, entry.user, &entry.request, vec![Known::of(entry)], &entry.op);
+        }
+    }
 }
 
 /// Merges what somebody knows about a request: entries by stamp, and the operation of the first of them.
-pub(super) fn merge(rows: &mut Digested<'_>, user: UserId, request: &RequestId, known: Vec<Known>, op: &Op) {
-    let old = records::request(rows, user, request);
+///
+/// An element's entries are all posts, or none is: with another operation under the same id (a misuse, taken at two
+/// hosts during a partition), the posts count for nothing. Otherwise a trim that forgets the posts would have to bring
+/// back an operation that nobody keeps.
+pub(super) fn merge(rows: &mut Digested<'_>, trim: Hlc, user: UserId, request: &RequestId, known: Vec<Known>, op: &Op) {
+    let is_post = Kind::of(op) == Kind::Post;
+    if is_post && trim::forgotten(request, trim) {
+        return;
+    }
+    let mut old = records::request(rows, user, request);
+    match old.take_if(|row| (row.kind == Kind::Post) != is_post) {
+        Some(_) if is_post => return,
+        Some(posts) => remove_post(rows, user, request, &posts),
+        None => {}
+    }
     let mut entries = known;
     entries.extend(old.iter().flat_map(|row| row.entries.iter().cloned()));
     entries.sort_unstable();
@@ -52,7 +73,9 @@ pub(super) fn merge(rows: &mut Digested<'_>, user: UserId, request: &RequestId, 
         if let Some(old) = &old {
             set_effect(rows, user, old.kind, old.entries[0].stamp(), None);
         }
-        set_effect(rows, user, Kind::of(op), first.stamp(), Some(records::effect(op, born)));
+        let kept = !is_post || first.hlc >= trim;
+        let value = records::effect(op, born).filter(|_| kept);
+        set_effect(rows, user, Kind::of(op), first.stamp(), value);
     }
     let row = RequestRow { kind: kept.unwrap_or(Kind::of(op)), entries };
     let (key, value) = (keys::request(user, request), records::encode(&row));
@@ -66,8 +89,16 @@ pub(super) fn merge(rows: &mut Digested<'_>, user: UserId, request: &RequestId, 
 fn rewrite(rows: &mut Digested<'_>, user: UserId, kind: Kind, stamp: Stamp, born: Born) {
     let (table, key) = kind.place(user, stamp);
     if let Some(op) = rows.get(table, &key).and_then(|value| records::cause(kind, &value)) {
-        set_effect(rows, user, kind, stamp, Some(records::effect(&op, born)));
+        set_effect(rows, user, kind, stamp, records::effect(&op, born));
     }
+}
+
+/// Nothing of a post is known any more.
+pub(super) fn remove_post(rows: &mut Digested<'_>, user: UserId, request: &RequestId, row: &RequestRow) {
+    if let Some(first) = row.entries.first() {
+        set_effect(rows, user, Kind::Post, first.stamp(), None);
+    }
+    rows.delete(Table::Requests, &keys::request(user, request));
 }
 
 /// Writes an effect row or takes it away, and then what derives from it.

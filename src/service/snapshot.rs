@@ -17,7 +17,7 @@ use crate::service::keys;
 use crate::service::meta::Meta;
 use crate::service::records::{self, Known, RequestRow};
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
-use crate::service::rules;
+use crate::service::{meta, rules, trim};
 use crate::time::Hlc;
 
 /// A part of a snapshot.
@@ -74,34 +74,48 @@ pub(super) struct Element {
     pub(super) request: RequestId,
     /// By stamp.
     pub(super) entries: Vec<Known>,
-    /// What the first entry does.
+    /// What the first entry does; [`Op::Trim`] if it made a post that was trimmed.
     pub(super) op: Op,
+}
+
+impl Element {
+    /// Tells of the trim itself, at the head of every chunk: without it, what was trimmed would count as not yet seen.
+    fn trim(before: Hlc) -> Self {
+        Self { user: UserId::NOBODY, request: RequestId::of_trim(), entries: Vec::new(), op: Op::Trim { before } }
+    }
 }
 
 /// Reads the chunk that begins at `at` (empty: the first).
 pub fn read_chunk(rows: &dyn Rows, at: &[u8], bytes_max: usize) -> Chunk {
+    let trim = meta::trim(rows);
     let mut elements: Vec<Element> = Vec::new();
+    elements.extend((trim > Hlc::ZERO).then(|| Element::trim(trim)));
+    let told = elements.len();
     let mut bytes = 0;
     let mut next = None;
     rows.ascend(Table::Requests, at, &[], &mut |key, value| {
-        if bytes >= bytes_max && !elements.is_empty() {
+        if bytes >= bytes_max && elements.len() > told {
             next = Some(key.to_vec());
             return Walk::Stop;
         }
-        if let Some(element) = read_element(rows, key, value) {
+        if let Some(element) = read_element(rows, trim, key, value) {
             bytes += key.len() + value.len() + records::encode(&element.op).len();
             elements.push(element);
         }
         Walk::On
     });
-    Chunk { bytes: records::encode(&elements), rows: elements.len() as u64, next }
+    Chunk { bytes: records::encode(&elements), rows: (elements.len() - told) as u64, next }
 }
 
-fn read_element(rows: &dyn Rows, key: &[u8], value: &[u8]) -> Option<Element> {
+fn read_element(rows: &dyn Rows, trim: Hlc, key: &[u8], value: &[u8]) -> Option<Element> {
     let (user, request) = keys::parse_request(key)?;
     let row: RequestRow = records::decode(value)?;
     let (table, place) = row.kind.place(user, row.entries.first()?.stamp());
-    let op = records::cause(row.kind, &rows.get(table, &place)?)?;
+    let op = match rows.get(table, &place) {
+        Some(value) => records::cause(row.kind, &value)?,
+        None if row.entries.first()?.hlc < trim => Op::Trim { before: trim },
+        None => return None,
+    };
     Some(Element { user, request, entries: row.entries, op })
 }
 
@@ -110,18 +124,22 @@ pub fn merge_chunk(rows: &mut dyn RowsMut, bytes: &[u8]) -> Result<(), String> {
     let before = Meta::load(rows);
     let mut after = before.clone();
     let mut digested = Digested::new(rows);
-    after.hlc = after.hlc.max(merge_elements(&mut digested, bytes)?);
+    after.hlc = after.hlc.max(merge_elements(&mut digested, &mut after.trim, bytes)?);
     after.digest = digested.after(before.digest);
     after.save(&before, rows);
     Ok(())
 }
 
 /// Merges a chunk into rows that keep count of the digest; the highest clock in it.
-pub(super) fn merge_elements(rows: &mut Digested<'_>, bytes: &[u8]) -> Result<Hlc, String> {
+pub(super) fn merge_elements(rows: &mut Digested<'_>, trim: &mut Hlc, bytes: &[u8]) -> Result<Hlc, String> {
     let mut highest = Hlc::ZERO;
     for element in decode_chunk(bytes)? {
         highest = element.entries.iter().map(|known| known.hlc).fold(highest, Hlc::max);
-        rules::merge(rows, element.user, &element.request, element.entries, &element.op);
+        if let Op::Trim { before } = element.op {
+            trim::raise(rows, trim, before);
+            highest = highest.max(before);
+        }
+        rules::merge(rows, *trim, element.user, &element.request, element.entries, &element.op);
     }
     Ok(highest)
 }
@@ -142,13 +160,11 @@ fn decode_chunk(bytes: &[u8]) -> Result<Vec<Element>, String> {
 }
 
 fn check(element: &Element) -> Result<(), &'static str> {
+    if let Op::Trim { before } = element.op {
+        return check_trimmed(element, before);
+    }
     let first = element.entries.first().ok_or("no entry")?;
-    if !element.entries.is_sorted_by(|one, next| one < next) {
-        return Err("entries out of order");
-    }
-    if element.entries.iter().any(|known| known.seq == Seq::ZERO || known.hlc > HLC_MAX) {
-        return Err("a seq or clock that no entry has");
-    }
+    check_known(&element.entries)?;
     if first.content != records::content(&element.op) {
         return Err("another operation than its first entry's");
     }
@@ -158,4 +174,22 @@ fn check(element: &Element) -> Result<(), &'static str> {
         return Err("a registration for somebody else's key");
     }
     Ok(())
+}
+
+fn check_known(entries: &[Known]) -> Result<(), &'static str> {
+    if !entries.is_sorted_by(|one, next| one < next) {
+        return Err("entries out of order");
+    }
+    if entries.iter().any(|known| known.seq == Seq::ZERO || known.hlc > HLC_MAX) {
+        return Err("a seq or clock that no entry has");
+    }
+    Ok(())
+}
+
+fn check_trimmed(element: &Element, before: Hlc) -> Result<(), &'static str> {
+    let told = element.user == UserId::NOBODY && element.request == RequestId::of_trim();
+    if before > HLC_MAX || element.entries.first().map_or(!told, |first| first.hlc >= before) {
+        return Err("not trimmed by its trim");
+    }
+    check_known(&element.entries)
 }

@@ -78,6 +78,10 @@ fn size(key: &[u8], value: &[u8]) -> u64 {
 }
 
 impl Rows for Tables {
+    fn count(&self, table: Table) -> u64 {
+        self.map(table).len() as u64
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         self.map(table).get(key).cloned()
     }
@@ -125,6 +129,10 @@ impl<'a> Change<'a> {
 }
 
 impl Rows for Change<'_> {
+    fn count(&self, table: Table) -> u64 {
+        self.tables.count(table)
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         self.tables.get(table, key)
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_spanned::Spanned;
 
-use super::{AckLevel, HostSpec, ProcessSpec, Role, Topology};
+use super::{AckLevel, HostSpec, PostsKept, ProcessSpec, Role, Topology};
 use crate::id::{HostId, ProcessId};
-use crate::limits::{HOST_PROCESSES_MAX, HOSTS_MAX};
+use crate::limits::{HOST_PROCESSES_MAX, HOSTS_MAX, POSTS_AGE_MIN};
 
 /// Entries that a host keeps in its log unless told: some minutes of a busy cluster, so that a host that was
 /// restarted catches up from the log and not by a snapshot.
@@ -47,6 +48,8 @@ struct RawTopology {
     #[serde(default)]
     log: RawLog,
     #[serde(default)]
+    posts: RawPosts,
+    #[serde(default)]
     host: Vec<RawHost>,
 }
 
@@ -55,6 +58,13 @@ struct RawTopology {
 struct RawLog {
     kept: Option<u64>,
     max: Option<Spanned<u64>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawPosts {
+    max_age: Option<Spanned<String>>,
+    max_count: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -71,6 +81,19 @@ struct RawProcess {
     id: Spanned<String>,
     role: Role,
     addr: Spanned<String>,
+}
+
+/// Reads `90d` or `36h`.
+fn age(text: &str) -> Option<Duration> {
+    let (number, hour) = (text.get(..text.len().checked_sub(1)?)?, 3_600);
+    let unit = match text.as_bytes().last()? {
+        b'd' => 24 * hour,
+        b'h' => hour,
+        _ => return None,
+    };
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u32 = number.parse().ok().filter(|_| digits)?;
+    Some(Duration::from_secs(u64::from(number) * unit))
 }
 
 fn default_data() -> PathBuf {
@@ -130,6 +153,7 @@ impl Checker<'_> {
             let reason = format!("the log's max ({max}) must not be below what is always kept ({kept})");
             return Err(self.refuse(stated.span(), reason));
         }
+        let posts = self.posts(&raw.posts)?;
         if raw.host.is_empty() {
             return Err(self.refuse(0..0, "there is no [[host]]: name at least one, with its [[host.process]]"));
         }
@@ -145,7 +169,27 @@ impl Checker<'_> {
             ack: raw.ack,
             log_entries_kept: kept,
             log_entries_max: max,
+            posts,
         })
+    }
+
+    fn posts(&self, raw: &RawPosts) -> Result<PostsKept, TopologyError> {
+        let max_age = match &raw.max_age {
+            None => None,
+            Some(text) => {
+                let age = age(text.get_ref());
+                Some(age.filter(|age| *age >= POSTS_AGE_MIN).ok_or_else(|| {
+                    let text = text.get_ref();
+                    let reason =
+                        "the age of posts must be whole days or hours, as \"90d\" or \"36h\", and an hour at least";
+                    self.refuse(raw.max_age.as_ref().map_or(0..0, Spanned::span), format!("{reason}, not {text:?}"))
+                })?)
+            }
+        };
+        if let Some(count) = raw.max_count.as_ref().filter(|count| *count.get_ref() == 0) {
+            return Err(self.refuse(count.span(), "the count of posts must not be 0: nobody would see any"));
+        }
+        Ok(PostsKept { max_age, max_count: raw.max_count.as_ref().map(|count| *count.get_ref()) })
     }
 
     fn host(&mut self, raw: &RawHost) -> Result<HostSpec, TopologyError> {
@@ -292,11 +336,30 @@ mod tests {
     }
 
     #[test]
+    fn which_posts_are_kept_is_told_by_age_and_count() {
+        let posts = |text: &str| Topology::parse(&format!("{SMALL}[posts]\n{text}"), "t.toml").unwrap().posts;
+        let days = |days: u64| Some(Duration::from_secs(days * 24 * 3_600));
+        assert_eq!(posts(""), PostsKept::default());
+        assert_eq!(posts("max_age = \"90d\"\n"), PostsKept { max_age: days(90), max_count: None });
+        assert_eq!(posts("max_age = \"48h\"\nmax_count = 7\n"), PostsKept { max_age: days(2), max_count: Some(7) });
+        for wrong in ["", "d", "0h", "90", "9m", "+1d", "1.5d", "99999999999d", "1é"] {
+            let text = refusal(&format!("{SMALL}[posts]\nmax_age = \"{wrong}\"\n"));
+            assert!(text.starts_with("t.toml:9: the age of posts must be whole days or hours"), "{text}");
+        }
+        assert!(refusal(&format!("{SMALL}[posts]\nmax_count = 0\n")).starts_with("t.toml:9: the count of posts"));
+        assert!(refusal(&format!("{SMALL}[posts]\nage = 3\n")).starts_with("t.toml:9: unknown field `age`"));
+    }
+
+    #[test]
     fn the_hash_is_of_the_meaning() {
         let topology = Topology::parse(SMALL, "t.toml").unwrap();
         let commented = Topology::parse(&format!("# a comment\ndata = \"elsewhere\"\n{SMALL}"), "t.toml").unwrap();
         let other = Topology::parse(&SMALL.replace("7001", "7002"), "t.toml").unwrap();
         assert_eq!(topology.hash(), commented.hash());
         assert_ne!(topology.hash(), other.hash());
+        let posts = |text: &str| Topology::parse(&format!("{SMALL}[posts]\n{text}"), "t.toml").unwrap().hash();
+        assert_eq!(topology.hash(), posts(""));
+        assert_ne!(topology.hash(), posts("max_count = 7\n"));
+        assert_eq!(topology.hash(), 0xe1c3_d379, "whoever reads this file with an older version has this hash");
     }
 }

@@ -14,6 +14,7 @@ mod harness;
 mod hosts;
 mod kills;
 mod refusals;
+mod retention;
 mod snapshots;
 mod talk;
 mod upgrade;

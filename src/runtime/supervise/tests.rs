@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::topology::{AckLevel, HostSpec, ProcessSpec, Role};
+use crate::topology::{AckLevel, HostSpec, PostsKept, ProcessSpec, Role};
 
 /// A host `h` with processes W1 and W2, and a program that plays them.
 fn stage(folder: &Path, script: &str) -> (PathBuf, UpOptions) {
@@ -27,6 +27,7 @@ fn stage(folder: &Path, script: &str) -> (PathBuf, UpOptions) {
         ack: AckLevel::Peer,
         log_entries_kept: 1,
         log_entries_max: 2,
+        posts: PostsKept::default(),
     };
     let options = UpOptions { topology_path: folder.join("t.toml"), topology, hosts: vec![], before: BTreeMap::new() };
     (program, options)

@@ -119,3 +119,23 @@ fn a_chunk_has_these_bytes() {
     let expected = format!("01 {ANN} 027232 01 8040 {H1} 02 bd49a1dd77873456 01 {BOB}");
     assert_eq!(hex(&snapshot::read_chunk(&rows, &[], 1).bytes), expected.replace(' ', ""));
 }
+
+#[test]
+fn a_trim_has_these_bytes() {
+    let id = EntryId { origin: origin("h1"), seq: Seq(5) };
+    let trim = crate::service::trim::entry(id, Hlc(0x5000), Vector::new(), Hlc(0x4001));
+    let nobody = "00".repeat(16);
+    assert_eq!(hex(&trim.encode()), format!("{H1} 05 80a001 {nobody} 047472696d 00 04 818001").replace(' ', ""));
+    let mut rows = MemRows::default();
+    for entry in one_of_each()[3..].iter().chain([&trim]) {
+        rules::apply(&mut rows, entry);
+    }
+    assert_eq!(rows.table(Table::Meta).last().map(|(key, value)| (key.clone(), hex(value))), {
+        Some((b"trim".to_vec(), "818001".into()))
+    });
+    // A chunk tells of the trim first, as of a request without entries; then of the post that it took.
+    let told = format!("{nobody} 047472696d 00 04 818001");
+    let post = format!("{ANN} 027234 01 808001 {H1} 04 c9ad83ea1bb91182 04 818001");
+    let chunk = snapshot::read_chunk(&rows, &[], usize::MAX);
+    assert_eq!(hex(&chunk.bytes), format!("02 {told} {post}").replace(' ', ""));
+}

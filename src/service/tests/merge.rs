@@ -3,10 +3,29 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::service::{digest_of, ledger, rules, snapshot};
+use crate::service::keys;
+use crate::service::records::{self, Kind, PostRow, RequestRow};
+use crate::service::{digest_of, ledger, rules, snapshot, trim};
 
-/// What a random entry is made of: host, user, request, kind, followee or name.
+/// What a random entry is made of: host, user, request, kind, followee or name (or how far a trim reaches).
 type Recipe = (u8, u8, u8, u8, u8);
+
+/// A step of the clock is a day and a half, so that ids are forgotten within a dozen of them.
+const STEP: u64 = 36 * 3_600 * 1_000_000;
+
+/// Ids of every sort: chosen by a person, and made by clients at some time; the last is a UUIDv7 in capitals.
+fn id(number: u8) -> String {
+    let millis = STEP / 1_000 * u64::from(number);
+    match number {
+        0 | 1 => format!("id{number}"),
+        _ => format!(
+            "{:08x}-{:04x}-7000-8000-00000000000{}",
+            millis >> 16,
+            millis & 0xffff,
+            if number == 7 { 'A' } else { 'a' }
+        ),
+    }
+}
 
 /// Entries of several origins with colliding ids, names and pairs, each origin's clock rising.
 fn entries(recipes: &[Recipe]) -> Vec<Entry> {
@@ -18,14 +37,20 @@ fn entries(recipes: &[Recipe]) -> Vec<Entry> {
         let clock = (at as u64) / 2 + u64::from(*host) * 5 + 1;
         let host = usize::from(*host);
         seqs[host] += 1;
-        let hlc = clock * 16 + seqs[host];
+        let hlc = ((clock * STEP) << 12) + seqs[host];
         let op = match kind {
             0 => Op::Register { key: key(*who), name: names[usize::from(detail % 3)].parse().unwrap() },
             1 => Op::Join { followee: user(*detail) },
             2 => Op::Leave { followee: user(*detail) },
+            3 if *request > 5 => {
+                let before = Hlc((clock * STEP).saturating_sub(u64::from(*detail) * STEP) << 12);
+                let id = EntryId { origin: origin(["a", "b", "c"][host]), seq: Seq(seqs[host]) };
+                made.push(trim::entry(id, Hlc(hlc), Vector::new(), before));
+                continue;
+            }
             _ => Op::Post { text: format!("text {}", detail % 2).parse().unwrap() },
         };
-        made.push(entry(["a", "b", "c"][host], seqs[host], hlc, *who, &format!("id{request}"), op));
+        made.push(entry(["a", "b", "c"][host], seqs[host], hlc, *who, &id(*request), op));
     }
     for host in ["a", "b", "c"] {
         let own: Vec<_> = made.iter().filter(|made| made.id.origin == origin(host)).map(|made| made.hlc).collect();
@@ -38,8 +63,34 @@ fn apply_all<'a>(rows: &mut MemRows, entries: impl IntoIterator<Item = &'a Entry
     entries.into_iter().for_each(|entry| rules::apply(rows, entry));
 }
 
+/// The largest trim.
+fn reach(entries: &[Entry]) -> Hlc {
+    let trims = entries.iter().map(|entry| match entry.op {
+        Op::Trim { before } => before,
+        Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Post { .. } => Hlc::ZERO,
+    });
+    trims.max().unwrap_or(Hlc::ZERO)
+}
+
+/// Nothing below the trim is left, and no post whose id is forgotten.
+fn check_trimmed(rows: &MemRows, trim: Hlc) {
+    for (key, value) in rows.table(Table::Posts) {
+        assert!(keys::parse_made(&key).unwrap().1.hlc >= trim);
+        assert!(!trim::forgotten(&records::decode::<PostRow>(&value).unwrap().born.request, trim));
+    }
+    for (key, value) in rows.table(Table::Requests) {
+        let (user, id) = keys::parse_request(&key).unwrap();
+        let row: RequestRow = records::decode(&value).unwrap();
+        assert!(row.kind != Kind::Post || !trim::forgotten(&id, trim));
+        let first = row.entries[0].stamp();
+        let (table, place) = row.kind.place(user, first);
+        let kept = row.kind != Kind::Post || first.hlc >= trim;
+        assert_eq!(rows.get(table, &place).is_some(), kept, "an effect for each element that is kept");
+    }
+}
+
 fn recipes() -> impl Strategy<Value = Vec<Recipe>> {
-    prop::collection::vec((0..3_u8, 1..4_u8, 0..5_u8, 0..5_u8, 0..5_u8), 1..40)
+    prop::collection::vec((0..3_u8, 1..4_u8, 0..8_u8, 0..5_u8, 0..5_u8), 1..60)
 }
 
 /// A set of entries, an order of them with repeats, and a place that parts them.
@@ -66,6 +117,8 @@ proptest! {
         apply_all(&mut other, &shuffled);
         prop_assert_eq!(&one, &other);
         prop_assert_eq!(ledger::standing(&one).digest, digest_of(&other));
+        prop_assert_eq!(ledger::standing(&one).trim, reach(&set));
+        check_trimmed(&one, reach(&set));
     }
 
     #[test]
@@ -85,6 +138,7 @@ proptest! {
         }
         apply_all(&mut target, &shuffled[..part / 2]);
         prop_assert_eq!(all.merged(), target.merged());
+        prop_assert_eq!(ledger::standing(&all).trim, ledger::standing(&target).trim);
         prop_assert_eq!(ledger::standing(&target).digest, digest_of(&target));
     }
 

@@ -5,6 +5,7 @@ mod ledger;
 mod merge;
 mod people;
 mod reading;
+mod trim;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -42,6 +43,10 @@ impl MemRows {
 }
 
 impl Rows for MemRows {
+    fn count(&self, table: Table) -> u64 {
+        self.range(table, &[], &[]).count() as u64
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         self.0.get(&(table, key.to_vec())).cloned()
     }

@@ -136,6 +136,10 @@ impl View<'_> {
 }
 
 impl Rows for View<'_> {
+    fn count(&self, table: Table) -> u64 {
+        self.kept.check(self.dbs[table as usize].len(self.txn)).unwrap_or(0)
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         if !is_key(key) || !self.kept.is_sound() {
             return None;
@@ -185,6 +189,10 @@ impl Change<'_, '_> {
 }
 
 impl Rows for Change<'_, '_> {
+    fn count(&self, table: Table) -> u64 {
+        self.view().count(table)
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         self.view().get(table, key)
     }

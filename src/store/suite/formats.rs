@@ -16,10 +16,14 @@ use crate::service::intake::{WriteOp, WriteRequest};
 use crate::service::ledger::{self, EntryRun, Write, WriteId, WriterMark, Wrote};
 use crate::service::query::{self, Answer, ListPart, Query};
 use crate::service::rows::{Rows, Table};
+use crate::service::trim::Keep;
 use crate::store::{LmdbStore, Store, StoreIdentity};
 use crate::time::{Hlc, Wall};
 
-/// The newest format; its file is `disk-1.txt`.
+type Fill = fn(&LmdbStore);
+
+/// Each file, its format, and what filled it; the newest format's are written the same way still.
+const FILES: [(&str, u32, Fill); 2] = [("disk-1", NEWEST, fill), ("disk-1-trimmed", NEWEST, fill_and_trim)];
 const NEWEST: u32 = 1;
 const MAP_BYTES: usize = 1 << 24;
 
@@ -93,6 +97,18 @@ fn fill(store: &LmdbStore) {
     }
 }
 
+/// The same, and then rows that stand for posts that are not kept.
+fn fill_and_trim(store: &LmdbStore) {
+    fill(store);
+    let epoch = store.take_epoch(&mark()).unwrap().epoch;
+    let id = "00000000-0010-7000-8000-000000000000";
+    commit(store, epoch, 20_000_000, ask(2, id, WriteOp::Post { text: "an id that is forgotten".parse().unwrap() }));
+    let day = 24 * 3_600 * 1_000_000;
+    commit(store, epoch, 8 * day + 10_000_000, ask(1, "a-4", WriteOp::Post { text: "kept".parse().unwrap() }));
+    let keep = Keep { since: Hlc::at(Wall(8 * day + 5_000_000)), posts: None, rows_min: 1 };
+    commit(store, epoch, 9 * day, Write::Trim(keep));
+}
+
 /// What people are shown, a line each.
 fn shown(store: &LmdbStore) -> Vec<String> {
     let mut lines = Vec::new();
@@ -163,22 +179,24 @@ fn from_text(text: &str) -> (Vec<String>, Dump) {
 
 #[test]
 fn the_newest_format_is_written_byte_for_byte() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
-    fill(&store);
-    let (shown, dump) = (shown(&store), store.all_raw());
-    let path = files().join(format!("disk-{NEWEST}.txt"));
-    if std::env::var_os("GAGGLE_FORMATS_WRITE").is_some() {
-        std::fs::write(&path, to_text(&shown, &dump)).unwrap();
+    for (name, _, fill) in FILES.into_iter().filter(|(_, format, _)| *format == NEWEST) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        fill(&store);
+        let (shown, dump) = (shown(&store), store.all_raw());
+        let path = files().join(format!("{name}.txt"));
+        if std::env::var_os("GAGGLE_FORMATS_WRITE").is_some() {
+            std::fs::write(&path, to_text(&shown, &dump)).unwrap();
+        }
+        let kept = from_text(&std::fs::read_to_string(path).unwrap());
+        assert_eq!(kept, (shown, dump), "what lies on disk has changed: see the top of this file");
     }
-    let kept = from_text(&std::fs::read_to_string(path).unwrap());
-    assert_eq!(kept, (shown, dump), "what lies on disk has changed: see the top of this file");
 }
 
 #[test]
 fn data_of_every_format_opens_and_goes_on() {
-    for format in 1..=NEWEST {
-        let text = std::fs::read_to_string(files().join(format!("disk-{format}.txt"))).unwrap();
+    for (name, format, _) in FILES {
+        let text = std::fs::read_to_string(files().join(format!("{name}.txt"))).unwrap();
         let (expected, dump) = from_text(&text);
         let folder = tempfile::tempdir().unwrap();
         let store = open(folder.path());
@@ -186,9 +204,9 @@ fn data_of_every_format_opens_and_goes_on() {
         store.set_format(format);
         drop(store);
         let store = open(folder.path());
-        assert_eq!(shown(&store), expected, "format {format}");
+        assert_eq!(shown(&store), expected, "{name}");
         let epoch = store.take_epoch(&mark()).unwrap().epoch;
-        commit(&store, epoch, 90_000_000, ask(1, "new", WriteOp::Post { text: "and on".parse().unwrap() }));
+        commit(&store, epoch, 90 << 32, ask(1, "new", WriteOp::Post { text: "and on".parse().unwrap() }));
         let last = shown(&store);
         assert!(last.iter().any(|line| line.starts_with("person 1 posts") && line.contains("and on")), "{last:#?}");
     }

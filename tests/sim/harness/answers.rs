@@ -104,7 +104,8 @@ impl World {
     fn call_done(&mut self, person: usize) {
         self.people[person].call = None;
         let me = &mut self.people[person];
-        let after = me.dice.between(me.think_micros / 10, me.think_micros * 2);
+        let think = me.think_micros / if self.load.is_busy(self.clock) { BUSY } else { 1 };
+        let after = me.dice.between(think / 10, think * 2);
         self.tick_after(person, after);
     }
 
@@ -138,6 +139,9 @@ impl World {
         }
     }
 }
+
+/// How much less people think while they are busy.
+const BUSY: u64 = 16;
 
 fn short(frame: &ServerFrame) -> String {
     format!("{frame:?}").chars().take(400).collect()

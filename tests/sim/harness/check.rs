@@ -12,14 +12,17 @@ impl World {
     /// How the cluster is now.
     pub(crate) fn moment(&self) -> Moment {
         let down = self.procs.iter().filter(|proc| proc.state != State::Running);
-        let waiting = self.people.iter().enumerate().filter(|(_, person)| person.call.is_some());
+        let waiting = self.people.iter().enumerate();
         let standings = self.disks.iter().map(|disk| disk.standing.as_ref());
         let held = standings.map(|standing| standing.map(|standing| (standing.vector.clone(), standing.digest)));
         Moment {
             down: down.map(|proc| (proc.id, format!("{:?}", proc.state))).collect(),
             duties: self.duties(),
             waiting: waiting
-                .map(|(index, person)| (index, format!("{:?}, at {:?}", person.call, person.conn)))
+                .filter_map(|(index, person)| {
+                    let call = person.call.as_ref()?;
+                    Some((index, call.asked.id.clone(), format!("{call:?}, at {:?}", person.conn)))
+                })
                 .collect(),
             held: held.collect(),
         }

@@ -25,6 +25,9 @@ use super::world::{Event, State, World};
 /// Why a process ends itself, without blame.
 pub(crate) const SYNC_FAILED: &str = "a sync failed, as it was told to";
 
+/// No commit takes longer, in microseconds, however slow the disk is.
+const COMMIT_MAX: u64 = 400_000;
+
 /// What is said here is little: small parts, so that a snapshot has many, and breaks between them.
 const SNAPSHOT_BYTES: usize = 100;
 
@@ -161,7 +164,7 @@ impl World {
             self.after(20, Event::Input { proc, life, input: Box::new(input) });
         }
         let slow = self.disks[host].slowness.max(1);
-        let after = self.dice.between(200, 1_000) * slow;
+        let after = (self.dice.between(self.load.commit.0, self.load.commit.1) * slow).min(COMMIT_MAX);
         if std::mem::take(&mut self.disks[host].sync_fails) {
             self.fail_sync(&mut running);
         }
@@ -238,7 +241,7 @@ impl World {
         let mut rows = writes.iter().filter_map(|(_, write)| match write {
             Write::Rows(part) if part.next.is_some() => Some(SnapshotRows::Some),
             Write::Rows(_) => Some(SnapshotRows::Last),
-            Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) => None,
+            Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) | Write::Trim(_) => None,
         });
         let rows = rows.next_back()?;
         self.note(|| format!("host {host} takes a snapshot: {rows:?}"));
@@ -309,7 +312,9 @@ impl World {
         self.counts.snapshots += u64::from(running.snapshot == Some(SnapshotRows::Last));
         let disk = &mut self.disks[host];
         disk.tables.apply(running.changes);
-        let before = disk.standing.replace(standing.clone()).map(|before| before.vector).unwrap_or_default();
+        let (before, trim) =
+            disk.standing.replace(standing.clone()).map(|before| (before.vector, before.trim)).unwrap_or_default();
+        self.counts.trims += u64::from(standing.trim > trim);
         if running.takes {
             let verdict = self.history.on_taken(host, (running.proc, running.life), standing.epoch);
             self.judge(verdict);

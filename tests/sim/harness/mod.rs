@@ -2,7 +2,8 @@
 //! clock, simulated disks and links, and faults.
 //!
 //! One seed makes a cluster, its people, its load and its faults; the same seed gives the same run, event for event.
-//! A run has two phases: faults, then none, in which the cluster must become whole within a bound. What happens, at each
+//! A run has two phases: faults, then none, in which the cluster must become whole within a bound; in some runs while
+//! people go on calling ([`load`]). What happens, at each
 //! commit ([`disk`]), answer, feed item ([`answers`]) and at the end ([`check`]), is told to a judge ([`history`]).
 //! What it leaves to others: real sockets, real LMDB, and the client library.
 
@@ -15,6 +16,8 @@ mod dice;
 mod disk;
 mod faults;
 mod history;
+mod line;
+mod load;
 mod losses;
 pub(crate) mod minimise;
 mod mutants;
@@ -26,6 +29,7 @@ mod shape;
 mod world;
 
 use history::Breach;
+pub(crate) use load::Loads;
 pub(crate) use mutants::Mutant;
 pub(crate) use shape::Shape;
 use world::{Counts, World};
@@ -40,6 +44,7 @@ pub(crate) struct Options {
     /// Whether heartbeats are among them.
     pub(crate) heartbeats: bool,
     pub(crate) mutant: Option<Mutant>,
+    pub(crate) loads: Loads,
     /// Else one is drawn.
     pub(crate) shape: Option<Shape>,
     /// How many people; else that is drawn.
@@ -61,6 +66,7 @@ impl Options {
             trace: 0,
             heartbeats: false,
             mutant: None,
+            loads: Loads::Drawn,
             shape: None,
             people: None,
             who: None,
@@ -108,6 +114,7 @@ pub(crate) fn run(options: Options) -> Outcome {
     if world.failure.is_none() {
         world.heal();
         while world.step(calls_until) {}
+        world.go_on_calling();
         healed_in = settle(&mut world);
     }
     if world.failure.is_none() {
@@ -123,9 +130,11 @@ pub(crate) fn run(options: Options) -> Outcome {
     }
 }
 
+/// How often it is looked whether it is, in microseconds.
+const LOOK_EVERY: u64 = 200_000;
+
 /// Lets the healed cluster run until it is whole, and every feed has been told all.
 fn settle(world: &mut World) -> u64 {
-    const LOOK_EVERY: u64 = 200_000;
     let begun = world.clock;
     let deadline = begun + WHOLE_WITHIN;
     loop {

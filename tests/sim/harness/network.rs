@@ -7,7 +7,11 @@ use gaggle::wire::Versions;
 use gaggle::wire::heartbeat::Heartbeat;
 use gaggle::wire::peer::{Lane, PeerHello, PeerMessage};
 
+use super::load::Streams;
 use super::world::{Event, State, World, micros};
+
+/// What was lost on a stream is sent again after this, in microseconds.
+const RESENT: (u64, u64) = (20_000, 250_000);
 
 /// How a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,11 +117,17 @@ impl World {
             Lane::Control => 0,
             Lane::Bulk => 1,
         };
-        let at = self.clock + self.delay(from, to);
+        let at = self.clock + self.delay(from, to) + self.stall(from, to);
         let link = self.link(from, to);
         let at = at.max(link.arrival[lane] + 1);
         link.arrival[lane] = at;
         self.at(at, Event::Deliver { from, to, generation, message: Box::new(message) });
+    }
+
+    /// How much later a message on a stream comes because it, or what was sent before it, was lost.
+    fn stall(&mut self, from: usize, to: usize) -> u64 {
+        let stalls = self.load.streams == Streams::Stalling && self.procs[from].host != self.procs[to].host;
+        if stalls && self.dice.chance(self.faults.lost) { self.dice.between(RESENT.0, RESENT.1) } else { 0 }
     }
 
     /// Whether the other end was started anew (it then resets the connection) or is gone.

@@ -43,6 +43,9 @@ pub(crate) enum Purpose {
     Stay,
 }
 
+/// People post no more than this, all together: a timeline shows so many at once, and the judge looks for all of them.
+const POSTS_MAX: usize = 400;
+
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Farewell {
@@ -177,7 +180,7 @@ impl World {
 
     /// Draws what a person does next; nothing once the end is near.
     fn begin_call(&mut self, person: usize) {
-        if self.clock >= self.options.calls_until {
+        if self.clock >= self.calls_until {
             return;
         }
         let want = if self.history.people[person].registered { self.draw_want(person) } else { Want::Register };
@@ -202,11 +205,14 @@ impl World {
 
     fn draw_want(&mut self, person: usize) -> Want {
         let count = self.people.len();
+        let full = self.history.posts.len() >= POSTS_MAX;
+        let busy = self.load.is_busy(self.clock) && !full;
         let dice = &mut self.people[person].dice;
         let other = dice.index(count);
         let throw = dice.between(0, 100);
         match throw {
-            0..35 => self.draw_post(person),
+            0..85 if busy => self.draw_post(person),
+            0..35 if !full => self.draw_post(person),
             // Whoever shares a name may be anybody.
             35..57 if self.history.shares_name(other) => Want::Users,
             35..50 if other != person => Want::Join(other),

@@ -5,6 +5,7 @@ use gaggle::core::node::{Node, NodeConfig};
 use gaggle::wire::heartbeat::Life;
 
 use super::disk::SYNC_FAILED;
+use super::line::Line;
 use super::world::{Event, State, World, micros};
 
 /// What every process has read in the topology file.
@@ -29,6 +30,7 @@ impl World {
         process.backlog.clear();
         process.jobs.clear();
         process.writing = false;
+        process.line = Line::default();
         let me = process.id;
         let config = NodeConfig { topology: self.topology.clone(), topology_hash: TOPOLOGY_HASH, me, run, pid, seed };
         let now = self.now(proc);

@@ -50,6 +50,10 @@ fn bounds<'a>(from: &'a [u8], to: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>
 }
 
 impl Rows for &Tables {
+    fn count(&self, table: Table) -> u64 {
+        (**self).count(table)
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         (**self).get(table, key)
     }
@@ -64,6 +68,10 @@ impl Rows for &Tables {
 }
 
 impl Rows for Tables {
+    fn count(&self, table: Table) -> u64 {
+        self.0.get(&table).map_or(0, |map| map.len() as u64)
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         self.0.get(&table)?.get(key).cloned()
     }
@@ -148,6 +156,15 @@ fn next_of<'a>(
 }
 
 impl Rows for Transaction<'_> {
+    fn count(&self, table: Table) -> u64 {
+        let mut count = 0;
+        self.ascend(table, &[], &[], &mut |_, _| {
+            count += 1;
+            Walk::On
+        });
+        count
+    }
+
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         match self.changes.get(&table).and_then(|map| map.get(key)) {
             Some(change) => change.clone(),

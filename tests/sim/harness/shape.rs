@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use gaggle::topology::{AckLevel, HostSpec, ProcessSpec, Role, Topology};
+use gaggle::topology::{AckLevel, HostSpec, PostsKept, ProcessSpec, Role, Topology};
 
 use super::dice::Dice;
 
@@ -62,11 +63,21 @@ impl std::str::FromStr for Shape {
     }
 }
 
+/// The part of the dice that decides how many posts are kept.
+const POSTS: u64 = u64::MAX;
+
 /// How long logs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Logs {
     Any,
     Short,
+}
+
+/// How many posts are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Posts {
+    Any,
+    Few,
 }
 
 /// A topology drawn by chance, unless one is asked for; the reference shapes come up most often.
@@ -80,6 +91,20 @@ pub(crate) fn topology(dice: &mut Dice, logs: Logs, asked: Option<Shape>) -> Top
         topology.log_entries_max = topology.log_entries_kept + dice.between(0, 60);
     }
     topology
+}
+
+/// How many posts are kept, drawn apart: in most runs all.
+pub(crate) fn posts(seed: u64, posts: Posts) -> PostsKept {
+    let mut dice = Dice::of(seed, POSTS);
+    let age = |dice: &mut Dice| Some(Duration::from_millis(dice.between(500, 6_000)));
+    let count = |dice: &mut Dice| Some(dice.between(1, 40));
+    let sides = if posts == Posts::Few { 3 } else { 12 };
+    match dice.between(0, sides) {
+        0 => PostsKept { max_age: age(&mut dice), max_count: None },
+        1 => PostsKept { max_age: None, max_count: count(&mut dice) },
+        2 => PostsKept { max_age: age(&mut dice), max_count: count(&mut dice) },
+        _ => PostsKept::default(),
+    }
 }
 
 fn build(shape: &[&[Role]]) -> Topology {
@@ -109,5 +134,6 @@ fn build(shape: &[&[Role]]) -> Topology {
         ack: AckLevel::Peer,
         log_entries_kept: 1_000_000,
         log_entries_max: 1_000_000,
+        posts: PostsKept::default(),
     }
 }

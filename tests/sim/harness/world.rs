@@ -8,7 +8,7 @@ use std::time::Duration;
 use gaggle::core::io::{Input, Output, Outputs};
 use gaggle::core::node::Node;
 use gaggle::id::{FeedId, ProcessId};
-use gaggle::service::ledger::WriterMark;
+use gaggle::service::ledger::{Write, WriterMark};
 use gaggle::time::{Now, Wall};
 use gaggle::topology::Topology;
 use gaggle::wire::client::{FeedFrame, ServerFrame};
@@ -20,10 +20,12 @@ use super::dice::Dice;
 use super::disk::{Disk, Job};
 use super::faults::{Faults, Undo};
 use super::history::{Breach, Facts, History, Promise, Verdict};
+use super::line::Line;
+use super::load::Load;
 use super::losses::Backup;
 use super::network::Link;
 use super::people::{Conn, Person};
-use super::shape::Logs;
+use super::shape::{Logs, Posts};
 use super::{Mutant, Options};
 
 /// Timeouts that one process may have in a millisecond; more is a timer that spins.
@@ -129,6 +131,8 @@ pub(crate) struct Proc {
     pub(crate) backlog: VecDeque<Input>,
     pub(crate) jobs: VecDeque<Job>,
     pub(crate) writing: bool,
+    /// Of a mutant.
+    pub(crate) line: Line,
     /// It ended by itself, or was told to leave: only an operator starts it again.
     pub(crate) left: bool,
 }
@@ -164,6 +168,8 @@ pub(crate) struct Counts {
     pub(crate) missing: u64,
     /// Times that a host took a whole snapshot.
     pub(crate) snapshots: u64,
+    /// Times that a host was trimmed.
+    pub(crate) trims: u64,
 }
 
 /// Everything.
@@ -185,6 +191,9 @@ pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) backup: Option<Backup>,
     pub(crate) faults: Faults,
+    pub(crate) load: Load,
+    /// When people stop to begin calls.
+    pub(crate) calls_until: u64,
     pub(crate) counts: Counts,
     pub(crate) next_id: u64,
     pub(crate) failure: Option<Failure>,
@@ -197,8 +206,11 @@ impl World {
     pub(crate) fn new(options: Options) -> Self {
         let mut dice = Dice::new(options.seed);
         let logs = options.mutant.map_or(Logs::Any, Mutant::logs);
-        let topology = super::shape::topology(&mut dice, logs, options.shape);
+        let posts = options.mutant.map_or(Posts::Any, Mutant::posts);
+        let posts = super::shape::posts(options.seed, posts);
+        let topology = Topology { posts, ..super::shape::topology(&mut dice, logs, options.shape) };
         let faults = Faults::draw(&options, topology.hosts.len());
+        let (load, calls_until) = (Load::draw(&options), options.calls_until);
         let mut procs = Vec::new();
         for (host, spec) in topology.hosts.iter().enumerate() {
             procs.extend(spec.processes.iter().map(|process| Proc {
@@ -217,6 +229,7 @@ impl World {
                 backlog: VecDeque::new(),
                 jobs: VecDeque::new(),
                 writing: false,
+                line: Line::default(),
                 left: false,
             }));
         }
@@ -240,6 +253,8 @@ impl World {
             history: History { hosts, ..History::default() },
             backup: None,
             faults,
+            load,
+            calls_until,
             counts: Counts::default(),
             next_id: 1,
             failure: None,
@@ -373,6 +388,9 @@ impl World {
         }
         let now = self.now(proc);
         self.note_input(proc, &input);
+        if self.is(Mutant::LateRunFirst) {
+            self.procs[proc].line.on_input(&input);
+        }
         let mut out = Outputs::new();
         if let Some(node) = self.procs[proc].node.as_mut() {
             node.handle_input(now, input, &mut out);
@@ -465,8 +483,14 @@ impl World {
             Output::Reply { client, frame } => self.reply(proc, client, frame),
             Output::Feed { feed, frame } => self.feed(proc, feed, frame),
             Output::TakeEpoch => self.procs[proc].jobs.push_back(Job::TakeEpoch),
-            Output::Persist { id, epoch, write } => {
+            Output::Persist { id, epoch, mut write } => {
                 let seen = self.disks[self.procs[proc].host].epoch();
+                if self.is(Mutant::LateRunFirst)
+                    && let Write::Run(run) = &mut write
+                {
+                    let held = self.disks[self.procs[proc].host].vector();
+                    self.procs[proc].line.on_persist(id, run, &held);
+                }
                 self.procs[proc].jobs.push_back(Job::Persist { id, epoch, seen, write });
             }
             Output::ReadLog { .. } | Output::ReadSnapshot { .. } | Output::Query { .. } | Output::ReadFeeds { .. } => {

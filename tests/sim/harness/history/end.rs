@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gaggle::error::Refusal;
 use gaggle::id::{Digest, EntryId, PostText, ProcessId, RequestId, UserId, Vector};
 use gaggle::service::entry::{Entry, Op, Stamp};
+use gaggle::time::Hlc;
 use gaggle::wire::heartbeat::Duty;
 
 use super::{Breach, History, Promise, Verdict, never};
@@ -29,6 +30,7 @@ impl Model {
         // Each request id first collapses to its smallest stamp, then the largest stamp of a pair wins.
         let mut edges: BTreeMap<(UserId, UserId), Attempts> = BTreeMap::new();
         let mut registered: BTreeMap<UserId, (Stamp, String)> = BTreeMap::new();
+        let mut trim = Hlc::ZERO;
         for entry in entries {
             let (stamp, user) = (entry.stamp(), entry.user);
             let mut edge = |followee: UserId, joins: bool| {
@@ -43,6 +45,7 @@ impl Model {
                 }
                 Op::Join { followee } => edge(*followee, true),
                 Op::Leave { followee } => edge(*followee, false),
+                Op::Trim { before } => trim = trim.max(*before),
                 Op::Register { name, .. } => {
                     let first = registered.entry(user).or_insert((stamp, name.folded()));
                     if stamp < first.0 {
@@ -51,6 +54,7 @@ impl Model {
                 }
             }
         }
+        model.posts.retain(|_, (stamp, _)| stamp.hlc >= trim);
         for (user, (stamp, name)) in registered {
             let owner = model.owners.entry(name).or_insert((stamp, user));
             *owner = (*owner).min((stamp, user));
@@ -84,10 +88,57 @@ pub(crate) struct Moment {
     pub(crate) down: Vec<(ProcessId, String)>,
     /// Groups of which one is to hold a duty, and who does.
     pub(crate) duties: Vec<(String, Duty, Vec<ProcessId>)>,
-    /// People who wait, and for what.
-    pub(crate) waiting: Vec<(usize, String)>,
+    /// People who wait, for the answer to which call, and how it stands.
+    pub(crate) waiting: Vec<(usize, RequestId, String)>,
     /// What each host holds; none before its first commit.
     pub(crate) held: Vec<Option<(Vector, Digest)>>,
+}
+
+/// What may be expected of a later moment, though people go on calling.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    /// What any host held.
+    held: Vector,
+    waiting: BTreeSet<RequestId>,
+}
+
+fn unrest(what: String) -> Breach {
+    Breach { promise: Promise::P7, what }
+}
+
+impl Moment {
+    /// Whether all processes run, and each duty has one holder.
+    pub(crate) fn is_manned(&self) -> Verdict {
+        if let Some((proc, state)) = self.down.first() {
+            return Err(unrest(format!("{proc} is {state}")));
+        }
+        if let Some((group, duty, holders)) = self.duties.iter().find(|(_, _, holders)| holders.len() != 1) {
+            return Err(unrest(format!("{group} has {duty:?} at {holders:?}")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn mark(&self) -> Mark {
+        let mut held = Vector::new();
+        for (vector, _) in self.held.iter().flatten() {
+            held.merge(vector);
+        }
+        Mark { held, waiting: self.waiting.iter().map(|(_, id, _)| id.clone()).collect() }
+    }
+
+    /// Whether every host holds by now what any held at the mark, and those who waited then have been answered.
+    pub(crate) fn fulfils(&self, mark: &Mark) -> Verdict {
+        let holds =
+            |held: &Option<(Vector, Digest)>| held.as_ref().is_some_and(|(vector, _)| vector.covers(&mark.held));
+        if let Some(host) = self.held.iter().position(|held| !holds(held)) {
+            let found = self.held[host].as_ref().map(|(vector, _)| vector);
+            return Err(unrest(format!("host {host} holds {found:?}, and should hold {:?}", mark.held)));
+        }
+        if let Some((person, _, call)) = self.waiting.iter().find(|(_, id, _)| mark.waiting.contains(id)) {
+            return Err(unrest(format!("person{person} waits still for {call}")));
+        }
+        Ok(())
+    }
 }
 
 /// A host's answers at the end.
@@ -103,14 +154,8 @@ pub(crate) struct Shown {
 impl History {
     /// What keeps the cluster from being whole.
     pub(crate) fn on_moment(&self, moment: &Moment) -> Verdict {
-        let unrest = |what: String| Breach { promise: Promise::P7, what };
-        if let Some((proc, state)) = moment.down.first() {
-            return Err(unrest(format!("{proc} is {state}")));
-        }
-        if let Some((group, duty, holders)) = moment.duties.iter().find(|(_, _, holders)| holders.len() != 1) {
-            return Err(unrest(format!("{group} has {duty:?} at {holders:?}")));
-        }
-        if let Some((person, call)) = moment.waiting.first() {
+        moment.is_manned()?;
+        if let Some((person, _, call)) = moment.waiting.first() {
             return Err(unrest(format!("person{person} waits for {call}")));
         }
         let held: Vec<_> = moment.held.iter().flatten().collect();

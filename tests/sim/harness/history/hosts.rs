@@ -137,6 +137,9 @@ impl History {
             self.losses.made_at.entry(entry.id).or_insert(clock);
             let same = (&known.request, &known.op, known.hlc) == (&entry.request, &entry.op, entry.hlc);
             never(!same, Promise::P5, || format!("two entries have one name: {known:?} and {entry:?}"))?;
+            if let Op::Trim { before } = entry.op {
+                self.trim = self.trim.max(before);
+            }
             if !matches!(entry.op, Op::Post { .. }) {
                 continue;
             }

@@ -187,6 +187,8 @@ pub(crate) struct History {
     /// Every entry that was ever committed.
     pub(crate) archive: BTreeMap<EntryId, Entry>,
     pub(crate) losses: Losses,
+    /// The largest trim that was ever committed: posts of an earlier time may be missing anywhere.
+    pub(crate) trim: Hlc,
 }
 
 impl History {
@@ -231,6 +233,12 @@ impl History {
         let name = shown.split('~').next();
         let person = &self.people[person];
         name == Some(person.name.as_str()) || name == Some(person.wanted.as_str())
+    }
+
+    /// Whether a post may be missing because it is not kept.
+    fn trimmed(&self, post: &RequestId) -> bool {
+        let first = self.posts.get(post).and_then(|facts| facts.entries.values().min());
+        first.is_some_and(|first| first.hlc < self.trim)
     }
 
     /// Whether another person goes by the same name, or may.

@@ -192,7 +192,8 @@ impl History {
         // Who was joined when is uncertain once something seen could not be had; one's own posts are one's own.
         let lost = me.seen.iter().find(|(id, (author, entry))| {
             let certain = me.edges_certain || *author == person;
-            certain && asked.token.vector.holds(*entry) && !ids.contains(id) && !self.precedes_join(person, *author, id)
+            let excused = self.trimmed(id) || self.precedes_join(person, *author, id);
+            certain && asked.token.vector.holds(*entry) && !ids.contains(id) && !excused
         });
         let Some((id, (author, entry))) = lost else { return Ok(()) };
         let (promise, what) =
@@ -231,6 +232,6 @@ impl History {
         let Some(facts) = self.posts.get(parent) else { return false };
         let Some(first) = facts.entries.values().min() else { return false };
         let visible = facts.author == person || me.joined.get(&facts.author).is_some_and(|since| *since < first.hlc);
-        visible && me.edges_certain && !shown(parent)
+        visible && me.edges_certain && !self.trimmed(parent) && !shown(parent)
     }
 }

@@ -170,8 +170,34 @@ fn p7_all_run_and_each_duty_has_one_holder() {
 #[test]
 fn p7_every_call_is_answered() {
     let history = Script::new().history;
-    let moment = Moment { waiting: vec![(0, "its timeline".to_owned())], ..well() };
+    let moment = Moment { waiting: vec![call("a")], ..well() };
     assert_eq!(broken(history.on_moment(&moment)), Some(Promise::P7));
+}
+
+/// Person 0 waits for this.
+fn call(id: &str) -> (usize, RequestId, String) {
+    (0, id.parse().unwrap(), "its timeline".to_owned())
+}
+
+#[test]
+fn p7_who_waited_is_answered_though_people_go_on() {
+    let waits = |id: &str| Moment { waiting: vec![call(id)], ..well() };
+    let mark = waits("a").mark();
+    assert_eq!(waits("b").fulfils(&mark), Ok(()));
+    assert_eq!(broken(waits("a").fulfils(&mark)), Some(Promise::P7));
+}
+
+#[test]
+fn p7_what_any_host_held_every_host_comes_to_hold_though_people_go_on() {
+    let moment = |first, second| {
+        let held = |seq| Some((vector(seq), Digest(u128::from(seq))));
+        Moment { held: vec![held(first), held(second)], ..well() }
+    };
+    let mark = moment(2, 3).mark();
+    assert_eq!(moment(3, 4).fulfils(&mark), Ok(()));
+    assert_eq!(broken(moment(2, 4).fulfils(&mark)), Some(Promise::P7));
+    let none = Moment { held: vec![None, Some((vector(4), Digest(4)))], ..well() };
+    assert_eq!(broken(none.fulfils(&mark)), Some(Promise::P7));
 }
 
 #[test]

@@ -151,6 +151,7 @@ fn standing(seq: u64, digest: u128) -> Standing {
         entries: seq,
         cut: Vector::new(),
         snapshot: None,
+        trim: Hlc::ZERO,
         disk_bytes: 0,
     }
 }
