@@ -58,6 +58,13 @@ enum Outcome {
     Unknown,
 }
 
+/// Where a question goes to whose answer was that something is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AskNext {
+    Here,
+    Elsewhere,
+}
+
 /// A request that is not answered yet.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -181,13 +188,16 @@ impl Session {
         let Some((process, host)) = self.conns.get(&id).map(|conn| (conn.process, conn.host())) else { return };
         match result {
             Ok(Response::Missing { gaps }) => {
-                self.on_missing(at, token, gaps, out);
                 if asked_here {
-                    self.ask_again(at, key, out);
+                    match self.on_missing(at, id, token, gaps, out) {
+                        AskNext::Here => self.ask_again(at, key, out),
+                        AskNext::Elsewhere => self.wait(key),
+                    }
                 }
             }
             Ok(response) if is_answer(&call.body, &response) => {
                 self.seen.merge(&token);
+                self.seen.on_satisfied();
                 self.trust_again(process);
                 self.finish(key, Ok(response), out);
             }
@@ -245,6 +255,10 @@ impl Session {
         } else {
             return self.pause(at, key);
         }
+        self.wait(key);
+    }
+
+    fn wait(&mut self, key: CallKey) {
         if let Some(call) = self.calls.get_mut(&key) {
             call.place = Place::Waiting;
         }
@@ -280,9 +294,33 @@ impl Session {
         self.reopen_paused_feeds(at, out);
     }
 
-    /// The server lacks what was seen. What can be had is asked for from now on, and own writes that are among the
+    /// The server lacks what was seen, and knows nobody who has it. A host that it does not reach may have it: each that
+    /// can be tried is asked, and only when the last one lacks it, or this one does again, is it missing.
+    pub(super) fn on_missing(
+        &mut self,
+        at: Instant,
+        id: ConnId,
+        part: Token,
+        gaps: Vec<(EntryId, EntryId)>,
+        out: &mut Outputs,
+    ) -> AskNext {
+        let Some(conn) = self.conns.get(&id) else { return AskNext::Elsewhere };
+        let (process, host) = (conn.process, conn.host());
+        if self.is_avoided(process) {
+            // It is being left, for this or for something else.
+            return AskNext::Elsewhere;
+        }
+        if host.is_some_and(|host| self.seen.note_lacking(host)) && self.has_other_host(self.seen.lacking()) {
+            self.avoid_for(at, process, HOST_AVOID);
+            return AskNext::Elsewhere;
+        }
+        self.go_on_without(at, part, gaps, out);
+        AskNext::Here
+    }
+
+    /// Nobody in reach has all that was seen. What can be had is asked for from now on, and own writes that are among the
     /// lost are offered again.
-    pub(super) fn on_missing(&mut self, at: Instant, part: Token, gaps: Vec<(EntryId, EntryId)>, out: &mut Outputs) {
+    fn go_on_without(&mut self, at: Instant, part: Token, gaps: Vec<(EntryId, EntryId)>, out: &mut Outputs) {
         let news = self.seen.reduce(part, &gaps);
         for lost in self.seen.doubtful_in(&gaps) {
             let is_under_way =

@@ -194,8 +194,10 @@ impl Session {
                     Asked::Call(key) => self.on_answer(at, id, key, token, result, out),
                     Asked::Assign => self.on_assign_answer(at, id, result, out),
                     Asked::Probe => {
-                        if let Ok(Response::Missing { gaps }) = result {
-                            self.on_missing(at, token, gaps, out);
+                        if let Ok(Response::Missing { gaps }) = result
+                            && self.server == Some(id)
+                        {
+                            self.on_missing(at, id, token, gaps, out);
                         }
                     }
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::id::{EntryId, Origin, RequestId, Seq, Token};
+use crate::id::{EntryId, HostId, Origin, RequestId, Seq, Token};
 use crate::service::intake::WriteOp;
 use crate::topology::AckLevel;
 use crate::wire::client::Written;
@@ -28,6 +28,8 @@ pub(super) struct Seen {
     full: Token,
     /// The part that can be had, once a server has said that something is missing.
     reduced: Option<Token>,
+    /// Hosts that have said that something is missing, since one had all or nobody did.
+    lacking: Vec<HostId>,
     /// Up to where missing entries have been told of.
     told: BTreeMap<Origin, Seq>,
     doubtful: VecDeque<Doubtful>,
@@ -35,7 +37,7 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn new(token: Token) -> Self {
-        Self { full: token, reduced: None, told: BTreeMap::new(), doubtful: VecDeque::new() }
+        Self { full: token, reduced: None, lacking: Vec::new(), told: BTreeMap::new(), doubtful: VecDeque::new() }
     }
 
     /// For later sessions.
@@ -58,9 +60,29 @@ impl Seen {
         }
     }
 
+    /// A host lacks something. Says whether it had not said so yet.
+    pub(super) fn note_lacking(&mut self, host: HostId) -> bool {
+        let is_news = !self.lacking.contains(&host);
+        if is_news {
+            self.lacking.push(host);
+        }
+        is_news
+    }
+
+    /// Who lacks something.
+    pub(super) fn lacking(&self) -> &[HostId] {
+        &self.lacking
+    }
+
+    /// A host had all that was asked with.
+    pub(super) fn on_satisfied(&mut self) {
+        self.lacking.clear();
+    }
+
     /// From now on asks with what can be had. Says whether people do not know of these gaps yet.
     pub(super) fn reduce(&mut self, part: Token, gaps: &[(EntryId, EntryId)]) -> Gaps {
         self.reduced = Some(part);
+        self.lacking.clear();
         let mut news = Gaps::Known;
         for (_, last) in gaps {
             let told = self.told.entry(last.origin).or_default();

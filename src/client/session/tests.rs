@@ -522,7 +522,7 @@ fn a_feeds_silent_server_is_probed_though_nothing_is_asked() {
 
 #[test]
 fn what_is_missing_is_told_once_and_own_lost_writes_are_offered_again() {
-    let mut rig = Rig::served(|_| {});
+    let mut rig = Rig::served(|config| config.via = Some(host("h3")));
     rig.call(1, post_body("a"));
     rig.respond(2, 1, token("h3", 7), Ok(written("h3", 7, 1)));
     rig.call(2, RequestBody::WhoAmI);
@@ -540,6 +540,19 @@ fn what_is_missing_is_told_once_and_own_lost_writes_are_offered_again() {
     // It is not told again, and what has enough copies is not offered again.
     let out = rig.respond(2, 4, part.clone(), Ok(Response::Missing { gaps }));
     assert_eq!(out, [ask(2, 5, part, RequestBody::WhoAmI)]);
+}
+
+#[test]
+fn what_one_host_lacks_is_asked_of_the_others_before_it_is_missing() {
+    let mut rig = Rig::served(|config| config.token = token("h3", 7));
+    rig.call(1, RequestBody::WhoAmI);
+    let gaps = vec![(entry("h3", 6), entry("h3", 7))];
+    let missing = || Ok(Response::Missing { gaps: gaps.clone() });
+    assert_eq!(rig.respond(2, 1, token("h3", 5), missing()), [dial(3, "W8")]);
+    rig.input(Input::Connected { conn: ConnId(3) });
+    assert!(rig.hello(3, "W8").contains(&ask(3, 1, token("h3", 7), RequestBody::WhoAmI)), "with all that was seen");
+    let out = rig.respond(3, 1, token("h3", 4), missing());
+    assert!(out.contains(&Output::Notice(Notice::Missing { gaps })), "no other is left: {out:?}");
 }
 
 #[test]
