@@ -113,6 +113,19 @@ impl Copies {
         self.reckon();
     }
 
+    /// Entries came in that prove what their makers held, to be counted with the next commit. An answer may come here
+    /// before its maker's word that it holds the question: shown without it, the answer would be shown alone (P4). What
+    /// a host held before it lost its disk proves nothing.
+    pub(crate) fn on_proved(&mut self, proved: &BTreeMap<Origin, Vector>) {
+        for (origin, vector) in proved.iter().filter(|(origin, _)| origin.host != self.me) {
+            let known = self.others.entry(origin.host).or_default();
+            let renewed = known.iter().any(|(other, _)| other.host == origin.host && other != *origin);
+            if !renewed {
+                known.merge(vector);
+            }
+        }
+    }
+
     /// Another host told what it holds. A host whose disk was lost may hold less than before: the newest word counts.
     pub(crate) fn on_held(&mut self, host: HostId, vector: &Vector) {
         if host == self.me || self.others.get(&host) == Some(vector) {
@@ -186,6 +199,24 @@ mod tests {
 
     fn three() -> Copies {
         Copies::new(host("a"), ["a", "b", "c"].map(host).to_vec(), AckLevel::Peer, Vector::new())
+    }
+
+    #[test]
+    fn an_answer_proves_that_its_maker_holds_the_question() {
+        let (question, answer) = (entry("a", 1).origin, entry("b", 1).origin);
+        let mut copies = Copies::new(host("a"), vec![host("a"), host("b"), host("c")], AckLevel::Peer, Vector::new());
+        let asked: Vector = [(question, Seq(1))].into_iter().collect();
+        copies.on_committed(&asked);
+        assert_eq!(copies.shown(), &Vector::new());
+        copies.on_proved(&[(answer, asked)].into_iter().collect());
+        let both: Vector = [(question, Seq(1)), (answer, Seq(1))].into_iter().collect();
+        copies.on_committed(&both);
+        assert_eq!(copies.shown(), &both);
+        // Of a host that has begun anew, an older log proves nothing.
+        let mut renewed = Copies::new(host("a"), vec![host("a"), host("b")], AckLevel::Peer, both.clone());
+        renewed.on_held(host("b"), &[(Origin { incarnation: 2, ..answer }, Seq(1))].into_iter().collect());
+        renewed.on_proved(&[(answer, both)].into_iter().collect());
+        assert_eq!(renewed.count(EntryId { origin: question, seq: Seq(1) }), 1);
     }
 
     #[test]

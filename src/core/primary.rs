@@ -239,7 +239,7 @@ impl Primary {
 
     /// The store has committed a batch. Returns whether anything new is there for the relay.
     pub(crate) fn on_committed(&mut self, now: Now, committed: Committed, out: &mut Outputs) {
-        let Committed { outcomes, standing } = committed;
+        let Committed { outcomes, standing, proved } = committed;
         assert!(standing.vector.covers(&self.standing.vector), "the store went back");
         self.standing = standing;
         self.beginning.take_if(|origin| self.standing.origin == Some(*origin));
@@ -248,6 +248,7 @@ impl Primary {
         {
             self.persist(Write::Begin(origin), out);
         }
+        self.copies.on_proved(&proved);
         self.copies.on_committed(&self.standing.vector);
         for (id, wrote) in &outcomes {
             if let (Some(sent), Wrote::Request(result)) = (self.at_store.remove(id), wrote) {

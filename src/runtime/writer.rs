@@ -158,7 +158,7 @@ mod tests {
                 return Err(Fenced { newest: Epoch(10) }.into());
             }
             let outcomes = writes.into_iter().map(|(id, _)| (id, Wrote::Done)).collect();
-            Ok(Committed { outcomes, standing: standing(epoch) })
+            Ok(Committed { outcomes, standing: standing(epoch), proved: std::collections::BTreeMap::new() })
         }
 
         fn read(&self, _reader: &mut dyn FnMut(&dyn Rows)) -> Result<(), StoreError> {

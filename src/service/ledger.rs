@@ -3,6 +3,8 @@
 //! Everything here runs inside one transaction that a store opened. `take_epoch` and `commit` check the fence inside
 //! that transaction (P6): a check before it is not enough. A store performs them and decides nothing.
 
+use std::collections::BTreeMap;
+
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Digest, EntryId, Epoch, Origin, Seq, Vector};
 use crate::service::digested::Digested;
@@ -124,6 +126,9 @@ pub struct Committed {
     pub outcomes: Vec<(WriteId, Wrote)>,
     /// The state after them.
     pub standing: Standing,
+    /// What entries that came in name as held where they were made, by their origins: nothing leaves a host before it
+    /// is durable there.
+    pub proved: BTreeMap<Origin, Vector>,
 }
 
 /// A newer epoch was taken: whoever asked is no longer the primary.
@@ -182,9 +187,9 @@ pub fn commit(
     if before.epoch != epoch {
         return Err(Fenced { newest: before.epoch });
     }
-    let mut batch = Batch { rows: Digested::new(rows), meta: before.clone(), wall };
+    let mut batch = Batch { rows: Digested::new(rows), meta: before.clone(), wall, proved: BTreeMap::new() };
     let outcomes = writes.into_iter().map(|(id, write)| (id, batch.write(write))).collect();
-    let Batch { rows: digested, meta: mut after, .. } = batch;
+    let Batch { rows: digested, meta: mut after, proved, .. } = batch;
     after.digest = digested.after(before.digest);
     // What an unfinished snapshot would bring has come by the log.
     after.snapshot.take_if(|cursor| after.vector.covers(&cursor.vector));
@@ -192,7 +197,7 @@ pub fn commit(
         assert!(after.vector.get(origin) >= seq, "what is held never falls");
     }
     after.save(&before, rows);
-    Ok(Committed { outcomes, standing: after.standing() })
+    Ok(Committed { outcomes, standing: after.standing(), proved })
 }
 
 /// Refuses a vector after which a log could not go on.
@@ -208,6 +213,7 @@ struct Batch<'a> {
     rows: Digested<'a>,
     meta: Meta,
     wall: Wall,
+    proved: BTreeMap<Origin, Vector>,
 }
 
 impl Batch<'_> {
@@ -281,6 +287,9 @@ impl Batch<'_> {
                 return Ok(Wrote::Waits { on: EntryId { origin, seq } });
             }
             self.append(&entry, bytes);
+            if !entry.after.is_empty() {
+                self.proved.entry(run.origin).or_default().merge(&entry.after);
+            }
             self.meta.news.raise(run.origin, entry.id.seq);
         }
         Ok(Wrote::Done)

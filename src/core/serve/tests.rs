@@ -31,7 +31,11 @@ fn siblings_hear_of_an_incarnation_only_when_it_is_stored() {
     let full = Input::Persisted { writes: vec![write], result: Err(StoreTrouble::Full) };
     node.handle_input(at(1_001), full, &mut out);
     assert!(!is_warm(&mut node, 2_000), "nor was it stored");
-    let committed = Committed { outcomes: Vec::new(), standing: standing(1, Some(origin)) };
+    let committed = Committed {
+        outcomes: Vec::new(),
+        standing: standing(1, Some(origin)),
+        proved: std::collections::BTreeMap::new(),
+    };
     node.handle_input(at(2_001), Input::Persisted { writes: vec![], result: Ok(committed) }, &mut out);
     assert!(is_warm(&mut node, 3_000));
 }
