@@ -119,8 +119,8 @@ impl Copies {
     pub(crate) fn on_proved(&mut self, proved: &BTreeMap<Origin, Vector>) {
         for (origin, vector) in proved.iter().filter(|(origin, _)| origin.host != self.me) {
             let known = self.others.entry(origin.host).or_default();
-            let renewed = known.iter().any(|(other, _)| other.host == origin.host && other != *origin);
-            if !renewed {
+            let lost = known.get(*origin) == Seq::ZERO && known.iter().any(|(other, _)| other.host == origin.host);
+            if !lost {
                 known.merge(vector);
             }
         }
