@@ -20,4 +20,4 @@ mod serve;
 mod sink;
 mod source;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -39,7 +39,7 @@ pub(super) fn first() -> Node {
 }
 
 /// What the store says to who takes this epoch.
-pub(super) fn standing(epoch: u64, origin: Option<Origin>) -> Standing {
+pub(crate) fn standing(epoch: u64, origin: Option<Origin>) -> Standing {
     Standing {
         epoch: Epoch(epoch),
         origin,

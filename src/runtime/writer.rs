@@ -103,10 +103,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::id::{Digest, Vector};
+    use crate::core::testing::standing;
+    use crate::id::Vector;
     use crate::service::ledger::{Committed, Fenced, Standing, Wrote};
     use crate::service::rows::Rows;
-    use crate::time::{Hlc, Wall};
+    use crate::time::Wall;
 
     /// Remembers what it was asked, and lets nobody through before `open`.
     #[derive(Debug, Default)]
@@ -130,25 +131,10 @@ mod tests {
         }
     }
 
-    fn standing(epoch: Epoch) -> Standing {
-        Standing {
-            epoch,
-            origin: None,
-            vector: Vector::new(),
-            hlc: Hlc::ZERO,
-            digest: Digest::default(),
-            entries: 0,
-            cut: Vector::new(),
-            snapshot: None,
-            trim: Hlc::ZERO,
-            disk_bytes: 0,
-        }
-    }
-
     impl Store for Gate {
         fn take_epoch(&self, _writer: &WriterMark) -> Result<Standing, StoreError> {
             self.wait();
-            Ok(standing(Epoch(2)))
+            Ok(standing(2, None))
         }
 
         fn commit(&self, epoch: Epoch, _: Wall, writes: Vec<(WriteId, Write)>) -> Result<Committed, StoreError> {
@@ -158,7 +144,7 @@ mod tests {
                 return Err(Fenced { newest: Epoch(10) }.into());
             }
             let outcomes = writes.into_iter().map(|(id, _)| (id, Wrote::Done)).collect();
-            Ok(Committed { outcomes, standing: standing(epoch), proved: std::collections::BTreeMap::new() })
+            Ok(Committed { outcomes, standing: standing(epoch.0, None), proved: std::collections::BTreeMap::new() })
         }
 
         fn read(&self, _reader: &mut dyn FnMut(&dyn Rows)) -> Result<(), StoreError> {

@@ -287,15 +287,6 @@ fn visit_merged<'a>(
 }
 
 impl Rows for Synced<'_> {
-    fn count(&self, table: Table) -> u64 {
-        let mut count = 0;
-        self.ascend(table, &[], &[], &mut |_, _| {
-            count += 1;
-            Walk::On
-        });
-        count
-    }
-
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         match self.overlay.map(table).get(key) {
             Some(synced) => synced.clone(),

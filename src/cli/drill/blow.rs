@@ -60,14 +60,18 @@ async fn fell(ground: &Ground, ids: &[ProcessId]) -> Result<(), Failure> {
     ground.strike(ids, Blow::Kill).await
 }
 
+/// In chaos some may be dead already, which is as good.
+async fn fell_who_lives(ground: &Ground, ids: &[ProcessId]) {
+    if !ids.is_empty() {
+        let _ = fell(ground, ids).await;
+    }
+}
+
 async fn fill(ground: &Ground, watch: &mut Watch, host: HostId, restarted: &[ProcessId]) -> Result<(), Failure> {
     let disk = ground.terrain().disks().get(&host);
     let disk = disk.ok_or_else(|| Failure::failed(format!("the disk of {host} cannot be filled")))?;
     disk.fill().await?;
-    if !restarted.is_empty() {
-        // In chaos some may be dead already, which is as good.
-        let _ = fell(ground, restarted).await;
-    }
+    fell_who_lives(ground, restarted).await;
     // What fits into free pages is still taken; then there is an end.
     let noticed = ground.alarmed(watch, &format!("the disk of {host} is full")).await;
     if noticed.is_ok() {
@@ -80,10 +84,7 @@ async fn jump(ground: &Ground, host: HostId, seconds: i64, restarted: &[ProcessI
     let Some(clocks) = ground.terrain().clocks() else { return Err(Failure::failed("the clocks cannot jump")) };
     clocks.set(host, seconds)?;
     tokio::time::sleep(READ_AFTER).await;
-    if !restarted.is_empty() {
-        // In chaos some may be dead already, which is as good.
-        let _ = fell(ground, restarted).await;
-    }
+    fell_who_lives(ground, restarted).await;
     tokio::time::sleep(WRONG.saturating_sub(READ_AFTER)).await;
     clocks.set(host, 0)
 }

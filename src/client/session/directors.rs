@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::client::options::Standby;
 use crate::client::session::calls::CallKey;
 use crate::client::session::conn::{Ask, Asked, Conn, ConnState};
 use crate::client::session::{ConnId, Outputs, Picture, Session};
@@ -195,12 +194,7 @@ impl Session {
     /// another host's primary is asked to tell instead, calmly: it knows of each host's death as soon as any process
     /// does, and whoever has to move there needs no handshake.
     pub(super) fn settle_lookout(&mut self, at: Instant, out: &mut Outputs) {
-        if self.config.standby == Standby::None
-            || self.config.via.is_some()
-            || self.standby_from.is_some()
-            || self.search.is_some()
-            || self.better.is_some()
-        {
+        if !self.may_keep_more() || self.config.via.is_some() || self.search.is_some() || self.better.is_some() {
             return;
         }
         let of = |id: ConnId| self.conns.get(&id).and_then(Conn::host);

@@ -293,13 +293,15 @@ impl Session {
         }
     }
 
+    /// Whether other connections than the server's are worth their handshakes: it has been good for a while.
+    pub(super) fn may_keep_more(&self) -> bool {
+        self.config.standby == Standby::Next && self.standby_from.is_none() && self.good_server().is_some()
+    }
+
     /// Keeps a second connection, to whoever would take over: its "I serve now" then costs no handshake. In a crowd
     /// whose server dies, handshakes are most of the pause.
     fn settle_standby(&mut self, at: Instant, out: &mut Outputs) {
-        if self.config.standby == Standby::None
-            || self.standby_from.is_some()
-            || !self.server.is_some_and(|id| self.is_good(id))
-        {
+        if !self.may_keep_more() {
             return;
         }
         let Some(next) = self.next_in_line() else { return };

@@ -1,8 +1,8 @@
 //! What a primary takes from relays, in which order.
 
 use super::*;
-use crate::id::{Digest, Seq};
-use crate::time::Hlc;
+use crate::core::testing::standing;
+use crate::id::Seq;
 
 /// Numbers of writes from 1 on.
 struct Counter(u64);
@@ -60,18 +60,8 @@ fn persist(id: u64, part: Part) -> Output {
 
 impl Rig {
     fn new(cursor: Option<(&[u8], u64)>) -> Self {
-        let standing = Standing {
-            epoch: Epoch(1),
-            origin: None,
-            vector: Vector::new(),
-            hlc: Hlc::ZERO,
-            digest: Digest::default(),
-            entries: 0,
-            cut: Vector::new(),
-            snapshot: cursor.map(|(at, seq)| Cursor { at: at.to_vec(), vector: upto(seq) }),
-            trim: Hlc::ZERO,
-            disk_bytes: 0,
-        };
+        let snapshot = cursor.map(|(at, seq)| Cursor { at: at.to_vec(), vector: upto(seq) });
+        let standing = Standing { snapshot, ..standing(1, None) };
         let sink = Sink::new(&standing);
         let mut rig = Self { sink, writes: Counter(0), now: Instant::from_micros(0), standing };
         for stream in [1, 2] {

@@ -192,19 +192,25 @@ fn steps_of(host: &Host, from: &mut Vector, told: &mut Vec<ShownPost>) {
     assert!(from.covers(&shown));
 }
 
-/// What a cut log held is told from the tables: with what other logs hold still, or an answer would come before the post
-/// that it answers, and posts would be told of whom another log says was left.
-#[test]
-fn a_feed_behind_a_cut_log_goes_on_in_the_order_of_all_logs() {
+/// After the cursor, bob asks at the host `a`, and ann leaves carl there.
+fn question_and_leave() -> (Host, Vector) {
     let mut host = Host::new("a", 1_000);
     for (who, name) in [(1, "ann"), (2, "bob"), (3, "carl")] {
         host.register(who, name);
     }
     host.join(1, "bob");
     host.join(1, "carl");
-    let mut cursor = host.standing().vector;
+    let cursor = host.standing().vector;
     host.post(2, "question");
     host.leave(1, "carl");
+    (host, cursor)
+}
+
+/// What a cut log held is told from the tables: with what other logs hold still, or an answer would come before the post
+/// that it answers, and posts would be told of whom another log says was left.
+#[test]
+fn a_feed_behind_a_cut_log_goes_on_in_the_order_of_all_logs() {
+    let (mut host, mut cursor) = question_and_leave();
     let post = |text: &str| Op::Post { text: text.parse().unwrap() };
     let clock = host.standing().hlc.0;
     let answer = entry("b", 1, clock + 1, 2, "answer", post("answer"));
@@ -219,15 +225,7 @@ fn a_feed_behind_a_cut_log_goes_on_in_the_order_of_all_logs() {
 /// So is what a long cut log held: no part of it before what it depends on, however far the feed is behind.
 #[test]
 fn a_feed_far_behind_a_cut_log_goes_on_in_the_order_of_all_logs() {
-    let mut host = Host::new("a", 1_000);
-    for (who, name) in [(1, "ann"), (2, "bob"), (3, "carl")] {
-        host.register(who, name);
-    }
-    host.join(1, "bob");
-    host.join(1, "carl");
-    let mut cursor = host.standing().vector;
-    host.post(2, "question");
-    host.leave(1, "carl");
+    let (mut host, mut cursor) = question_and_leave();
     let clock = host.standing().hlc.0;
     let count = 2 * limits::FEED_ENTRIES_MAX as u64;
     let post = |text: String| Op::Post { text: text.parse().unwrap() };

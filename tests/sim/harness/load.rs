@@ -7,7 +7,7 @@
 
 use super::dice::Dice;
 use super::world::World;
-use super::{LOOK_EVERY, Mutant, Options, WHOLE_WITHIN, seconds};
+use super::{LOOK_EVERY, Mutant, Options, WHOLE_WITHIN, named, seconds};
 
 /// Which loads a run may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +35,7 @@ impl std::str::FromStr for Loads {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|loads| loads.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            format!("no load is called {name:?}: there are {names}")
-        })
+        named(&Self::ALL, Self::name, "load", name)
     }
 }
 

@@ -154,3 +154,11 @@ fn settle(world: &mut World) -> u64 {
         }
     }
 }
+
+/// The one with this name, for the command line.
+fn named<T: Copy>(all: &[T], name_of: fn(T) -> &'static str, kind: &str, name: &str) -> Result<T, String> {
+    all.iter().copied().find(|one| name_of(*one) == name).ok_or_else(|| {
+        let names = all.iter().map(|one| name_of(*one)).collect::<Vec<_>>().join(", ");
+        format!("no {kind} is called {name:?}: there are {names}")
+    })
+}

@@ -11,6 +11,7 @@ use gaggle::wire::peer::PeerMessage;
 
 use super::faults::Kind;
 use super::load::Loads;
+use super::named;
 use super::shape::{Logs, Posts};
 use super::world::World;
 
@@ -131,10 +132,7 @@ impl std::str::FromStr for Mutant {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|mutant| mutant.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            format!("no mutant is called {name:?}: there are {names}")
-        })
+        named(&Self::ALL, Self::name, "mutant", name)
     }
 }
 

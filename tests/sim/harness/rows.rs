@@ -156,15 +156,6 @@ fn next_of<'a>(
 }
 
 impl Rows for Transaction<'_> {
-    fn count(&self, table: Table) -> u64 {
-        let mut count = 0;
-        self.ascend(table, &[], &[], &mut |_, _| {
-            count += 1;
-            Walk::On
-        });
-        count
-    }
-
     fn get(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         match self.changes.get(&table).and_then(|map| map.get(key)) {
             Some(change) => change.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use gaggle::topology::{AckLevel, HostSpec, PostsKept, ProcessSpec, Role, Topology};
 
 use super::dice::Dice;
+use super::named;
 
 const M: Role = Role::Master;
 const W: Role = Role::Worker;
@@ -56,10 +57,7 @@ impl std::str::FromStr for Shape {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|shape| shape.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            format!("no shape is called {name:?}: there are {names}")
-        })
+        named(&Self::ALL, Self::name, "shape", name)
     }
 }
 
