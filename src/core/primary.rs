@@ -509,3 +509,6 @@ impl Primary {
         assert_eq!(self.waiting.len(), self.waiting_of.values().sum::<usize>());
     }
 }
+
+#[cfg(test)]
+mod tests;
