@@ -271,6 +271,11 @@ impl Primary {
         }
     }
 
+    /// Whether a look for posts to remove is due.
+    pub(crate) fn trim_is_due(&self, now: Instant) -> bool {
+        self.trimming.is_due(now)
+    }
+
     /// Has posts removed that need not be kept, if a look for them is due.
     pub(crate) fn trim_posts(&mut self, now: Now, clocks: Clocks, out: &mut Outputs) {
         let keep = self.trimming.on_timeout(now, clocks);
