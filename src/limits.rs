@@ -184,4 +184,6 @@ const _: () = assert!(HEARTBEAT_RELAYS.as_millis() * 4 < HOST_SILENCE_FLOOR.as_m
 const _: () = assert!(HEARTBEAT_SIBLINGS.as_millis() * 3 < SIBLING_SILENCE.as_millis());
 const _: () = assert!(SIBLING_SILENCE.as_millis() < DUTY_HOLD.as_millis());
 const _: () = assert!(REPLICATION_SILENCE.as_millis() * 10 <= REPLICATION_STANDSTILL.as_millis());
+// A look that is due waits for the end of the recall, and must not wake the process until then.
+const _: () = assert!(RECALL_WAIT.as_millis() <= TRIM_LOOK_COUNT.as_millis());
 const _: () = assert!(TOKEN_WAIT.as_millis() < COPIES_WAIT.as_millis());

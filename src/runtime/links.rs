@@ -336,3 +336,6 @@ async fn open_lane(link: &Link, lane: Lane, first: &[u8]) -> Result<quinn::SendS
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests;

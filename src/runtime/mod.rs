@@ -20,6 +20,8 @@ mod process;
 mod shared;
 mod siblings;
 pub mod supervise;
+#[cfg(test)]
+mod testing;
 mod writer;
 
 pub use process::{NodeOptions, RunError, living_processes, run_node};
