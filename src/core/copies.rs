@@ -87,6 +87,14 @@ impl Copies {
         }
     }
 
+    /// Whether some of what this host was told of has been lost with a host's disk: all hosts are known, and none holds
+    /// more of it than this one.
+    pub(crate) fn nobody_has(&self, told: &Vector) -> bool {
+        let all_known = self.others.len() + 1 >= self.hosts.len();
+        let lost = |origin: Origin| self.others.values().all(|vector| vector.get(origin) <= self.own.get(origin));
+        all_known && told.iter().any(|(origin, seq)| seq > self.own.get(origin) && lost(origin))
+    }
+
     /// How far the log may be cut now.
     pub(crate) fn next_cut(&self, retention: Retention, cut: &Vector) -> Option<Vector> {
         retention.next_cut(&self.own, cut, &self.others, self.host_count())
@@ -242,6 +250,20 @@ mod tests {
         assert!(copies.shown().is_empty());
         copies.on_held(host("b"), &both);
         assert_eq!(copies.shown(), &both);
+    }
+
+    #[test]
+    fn what_was_told_is_lost_when_all_are_known_and_none_holds_more() {
+        let mut copies = three();
+        let told = vector(&[entry("a", 1), entry("b", 2)]);
+        copies.on_committed(&vector(&[entry("a", 1), entry("b", 1)]));
+        copies.on_held(host("b"), &vector(&[entry("a", 1)]));
+        assert!(!copies.nobody_has(&told), "c may have it");
+        copies.on_held(host("c"), &vector(&[entry("b", 2)]));
+        assert!(!copies.nobody_has(&told));
+        copies.on_held(host("c"), &vector(&[entry("b", 1), entry("c", 7)]));
+        assert!(copies.nobody_has(&told));
+        assert!(!copies.nobody_has(&vector(&[entry("a", 1), entry("b", 1), entry("c", 7)])), "c has it");
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub(crate) struct Primary {
     /// Asked of the store, which may not have done it yet.
     cut: Vector,
     trimming: Trimming,
+    /// A step of taking out what nobody holds any more is at the store.
+    sweep: Option<WriteId>,
 }
 
 /// Copies that a write waits for. A name is claimed at every host that can be had, so that it can be claimed twice only
@@ -145,6 +147,7 @@ impl Primary {
             retention: post.retention,
             cut: Vector::new(),
             trimming,
+            sweep: None,
         };
         primary.expect_copies(now);
         primary
@@ -179,9 +182,10 @@ impl Primary {
     }
 
     /// Has something else than a request committed.
-    pub(crate) fn persist(&mut self, write: Write, out: &mut Outputs) {
+    pub(crate) fn persist(&mut self, write: Write, out: &mut Outputs) -> WriteId {
         let (id, epoch) = (self.numbers.next_id(), self.numbers.epoch);
         out.push(Output::Persist { id, epoch, write });
+        id
     }
 
     /// The parts that the sink's calls need side by side.
@@ -259,6 +263,8 @@ impl Primary {
         self.sink.on_persisted(now.mono, &outcomes, &self.standing, &mut self.numbers, out);
         self.on_shown(out);
         self.shorten_log(out);
+        self.sweep.take_if(|step| outcomes.iter().any(|(id, _)| id == step));
+        self.sweep_lost(out);
         self.trimming.on_committed(now.mono, self.standing.trim);
     }
 
@@ -268,6 +274,15 @@ impl Primary {
         if let Some(cut) = self.copies.next_cut(self.retention, &self.cut) {
             self.cut.merge(&cut);
             self.persist(Write::Cut(cut), out);
+        }
+    }
+
+    /// Has rows taken out that a snapshot told of, and that nobody holds any more.
+    fn sweep_lost(&mut self, out: &mut Outputs) {
+        let told = &self.standing.ahead;
+        let idle = self.sweep.is_none() && self.begun() && self.writable() && self.sink.takes_none();
+        if !told.is_empty() && idle && self.copies.nobody_has(told) {
+            self.sweep = Some(self.persist(Write::Sweep, out));
         }
     }
 
@@ -346,6 +361,7 @@ impl Primary {
             self.acknowledge(owed, out);
         }
         self.on_shown(out);
+        self.sweep_lost(out);
     }
 
     /// More may be shown: requests that waited for it go on, and feeds move.
@@ -369,6 +385,7 @@ impl Primary {
     pub(crate) fn on_full(&mut self, now: Now, writes: &[WriteId], out: &mut Outputs) {
         self.full_until = Some(now.mono + limits::SIBLING_SILENCE);
         self.cut.clone_from(&self.standing.cut);
+        self.sweep.take_if(|step| writes.contains(step));
         for id in writes {
             if let Some(sent) = self.at_store.remove(id) {
                 self.refuse(sent.client, sent.number, self.disk_full(), out);
