@@ -6,7 +6,6 @@
 //! same, and what is asserted must hold in each (`docs/simulator.md`).
 
 #![expect(clippy::unwrap_used, reason = "test code: what fails here fails the test")]
-#![expect(clippy::panic, reason = "test code: what fails here fails the test")]
 
 mod feeds;
 mod links;
