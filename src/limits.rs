@@ -77,6 +77,8 @@ pub const COMMIT_WRITES_MAX: usize = 4_096;
 pub const CUT_ENTRIES_MAX: u64 = 8_192;
 /// Rows that one trim of posts removes, but for what comes late: some tens of milliseconds of the store's lock.
 pub const TRIM_ROWS_MAX: usize = 8_192;
+/// Requests that are looked through at once for what nobody holds any more: some milliseconds of the store's lock.
+pub const SWEEP_ROWS_MAX: usize = 8_192;
 /// The size of the LMDB map, bytes: address space, not disk.
 pub const STORE_BYTES_MAX: usize = 1 << 38;
 /// Rows of one part of a snapshot are bounded by these bytes: a read of half a millisecond, which is done where the
