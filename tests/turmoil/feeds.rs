@@ -20,8 +20,8 @@ const CALLS: u8 = 1;
 /// How long the slow reader does not read. A feed's writer has more patience.
 const ASLEEP: Duration = Duration::from_secs(6);
 const PATIENCE: Duration = Duration::from_secs(60);
-/// There and back, with room for a lost turn: far below any wait for a feed.
-const SOON: Duration = Duration::from_millis(100);
+/// There and back, behind what a feed has under way: far below any wait for a feed's reader.
+const SOON: Duration = Duration::from_millis(250);
 
 /// How far a reader has come, as the onlooker sees it.
 #[derive(Debug, Clone, Default)]

@@ -1,4 +1,5 @@
-//! Real QUIC in simulated time: the project's endpoints, TLS, links and framing, on quinn, over turmoil's UDP and clock.
+//! Real QUIC in simulated time: the project's endpoints, TLS, links and framing, and a cluster of its real runtime with a
+//! real client, on quinn, over turmoil's UDP and clock.
 //!
 //! Hosts, their network and the time are simulated, so that ten seconds of a cut cost none. All else is what runs in
 //! earnest: handshakes, pinned keys, loss recovery, idle times, stateless resets, flow control. Turmoil's own chance
@@ -7,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test code: what fails here fails the test")]
 
+mod cluster;
 mod feeds;
 mod links;
 mod socket;

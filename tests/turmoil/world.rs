@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use gaggle::id::PublicKey;
 use gaggle::net::{
-    ClientEndpoint, DialError, FrameReader, FrameSender, FrameWriter, Identity, Link, LinkEnd, NodeEndpoint,
+    ClientEndpoint, CloseCode, DialError, FrameReader, FrameSender, FrameWriter, Identity, Link, LinkEnd, NodeEndpoint,
 };
+use tokio::task::JoinHandle;
 use turmoil::Sim;
 
 use crate::socket::SimSocket;
 
 /// Where processes listen.
-const PORT: u16 = 4001;
+pub(crate) const PORT: u16 = 4001;
 /// Datagrams that a host's socket holds: as many as a real one's 4 MiB do.
 const SOCKET_DATAGRAMS: usize = 3_000;
 /// Between two heartbeats, and two frames.
@@ -123,18 +124,25 @@ pub(crate) fn addr_of(host: &str) -> SocketAddr {
     SocketAddr::new(turmoil::lookup(host), PORT)
 }
 
-/// A process that hears who comes.
+/// A process that hears who comes. As in earnest, a newer link ends an older one, and waits until it has.
 pub(crate) async fn listen(identity: Identity, diary: Diary) -> turmoil::Result {
     let node = node(identity).await;
+    let mut older: Option<(Link, JoinHandle<()>)> = None;
     while let Some(link) = node.accept().await {
-        tokio::task::spawn_local(hear(link, diary.clone()));
+        if let Some((link, hearing)) = older.take() {
+            link.close(CloseCode::Replaced, "");
+            hearing.await?;
+        }
+        let hearing = tokio::task::spawn_local(hear(link.clone(), diary.clone()));
+        older = Some((link, hearing));
     }
     Ok(())
 }
 
-/// Writes down what comes on a link, until it ends.
+/// Says which frame comes next, and writes down what comes on a link, until it ends.
 async fn hear(link: Link, diary: Diary) {
     diary.0.borrow_mut().ups.push(now());
+    let next = u64::try_from(diary.0.borrow().frames.len()).unwrap();
     let beats = async {
         while let Ok(beat) = link.read_datagram().await {
             let number = u64::from_be_bytes(*beat.first_chunk().unwrap());
@@ -142,6 +150,12 @@ async fn hear(link: Link, diary: Diary) {
         }
     };
     let frames = async {
+        let Ok(stream) = link.open_uni().await else { return };
+        let (sender, writer) = FrameWriter::new(stream, 1);
+        // Fails only with the link, and then nothing comes either.
+        let _ = sender.send(&next).await;
+        drop(sender);
+        let _ = writer.run().await;
         let Ok(stream) = link.accept_uni().await else { return };
         let mut reader = FrameReader::new(stream);
         while let Ok(Some((number, filler))) = reader.read::<(u64, Vec<u8>)>().await {
@@ -157,12 +171,11 @@ async fn hear(link: Link, diary: Diary) {
 /// A process that keeps a link to the process of another host, with heartbeats and frames on it.
 pub(crate) async fn keep(identity: Identity, host: &str, pinned: PublicKey, diary: Diary) -> turmoil::Result {
     let node = node(identity).await;
-    let mut number = 0;
     loop {
         match node.dial_peer(addr_of(host), pinned).await {
             Ok(link) => {
                 diary.0.borrow_mut().ups.push(now());
-                let end = talk(&link, &mut number).await;
+                let end = talk(&link).await;
                 diary.0.borrow_mut().ends.push((now(), end));
             }
             Err(error) => {
@@ -173,25 +186,26 @@ pub(crate) async fn keep(identity: Identity, host: &str, pinned: PublicKey, diar
     }
 }
 
-/// Sends a heartbeat and a frame at each beat, until the link ends. Frames that the end has caught are lost with it:
-/// who must not lose them asks what came, as replication does.
-async fn talk(link: &Link, number: &mut u64) -> LinkEnd {
+/// Sends a heartbeat and a frame at each beat, until the link ends. Frames that were caught under way are lost with it:
+/// the other side says where to go on, as in replication.
+async fn talk(link: &Link) -> LinkEnd {
     let Ok(stream) = link.open_uni().await else { return link.closed().await };
+    let Ok(next) = link.accept_uni().await else { return link.closed().await };
+    let Ok(Some(next)) = FrameReader::new(next).read::<u64>().await else { return link.closed().await };
     let (frames, writer) = FrameWriter::new(stream, 1_000);
     let sending = async {
-        loop {
+        for number in next.. {
             let mut beat = number.to_be_bytes().to_vec();
             beat.resize(BEAT_BYTES, 0);
             // Only fails when the link has ended, which is what is waited for.
             let _ = link.send_datagram(beat);
-            let _ = send_frame(&frames, *number).await;
-            *number += 1;
+            let _ = send_frame(&frames, number).await;
             tokio::time::sleep(BEAT).await;
         }
     };
     tokio::select! {
         end = link.closed() => end,
-        () = sending => unreachable!("it has no end"),
+        () = sending => unreachable!("numbers have no end"),
         _ = writer.run() => link.closed().await,
     }
 }
