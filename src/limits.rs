@@ -168,6 +168,10 @@ pub const LAG_ALARM: u64 = 20_000;
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
 /// A comparison of clocks says nothing any more after this: who hears other hosts compares several times a second.
 pub const CLOCK_SKEW_MEMORY: Duration = Duration::from_secs(2);
+/// Hosts report on themselves this often, besides their heartbeats: nothing of it is urgent.
+pub const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// What a host reported of its processes says nothing any more after this: some may have been lost, and some replaced.
+pub const REPORT_MEMORY: Duration = Duration::from_secs(5);
 /// No read transaction lasts longer: an old reader keeps pages from being used again.
 pub const READ_TRANSACTION_MAX: Duration = Duration::from_secs(1);
 
@@ -181,5 +185,6 @@ const _: () = assert!(ANSWER_BYTES_MAX + FEED_LATE_POSTS_MAX * (POST_CHARS_MAX *
 const _: () = assert!(HEARTBEAT_RELAYS.as_millis() * 4 < HOST_SILENCE_FLOOR.as_millis());
 const _: () = assert!(HEARTBEAT_SIBLINGS.as_millis() * 3 < SIBLING_SILENCE.as_millis());
 const _: () = assert!(SIBLING_SILENCE.as_millis() < DUTY_HOLD.as_millis());
+const _: () = assert!(REPORT_EVERY.as_millis() * 3 < REPORT_MEMORY.as_millis());
 const _: () = assert!(REPLICATION_SILENCE.as_millis() * 10 <= REPLICATION_STANDSTILL.as_millis());
 const _: () = assert!(TOKEN_WAIT.as_millis() < COPIES_WAIT.as_millis());

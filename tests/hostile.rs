@@ -203,7 +203,8 @@ fn survive(frame: ClientFrame) -> Vec<Output> {
     let at = |ms: u64| Now { mono: Instant::from_micros(ms * 1_000), wall: Wall(1_700_000_000_000_000 + ms * 1_000) };
     let topology = Topology::parse(TOPOLOGY, "lenss.toml").unwrap();
     let me = "W5".parse().unwrap();
-    let mut node = Node::new(NodeConfig { topology, topology_hash: 0, me, run: 1, pid: 1, seed: 1 }, at(0));
+    let versions = Versions::OURS;
+    let mut node = Node::new(NodeConfig { topology, topology_hash: 0, me, run: 1, pid: 1, seed: 1, versions }, at(0));
     let mut out = Vec::new();
     node.handle_timeout(at(400), &mut out);
     let standing = store().take_epoch(&WriterMark { process: me, pid: 1 }).unwrap();

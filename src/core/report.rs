@@ -6,6 +6,7 @@ use crate::limits;
 use crate::time::Now;
 use crate::wire::client::{ClusterStatus, HostStatus, ProcessStatus};
 use crate::wire::heartbeat::{Duty, Fitness, HostRecord, HostView, Life};
+use crate::wire::report::ClusterReport;
 
 impl Node {
     /// The whole cluster as this process knows it.
@@ -32,6 +33,15 @@ impl Node {
             alarms.push(format!("the clock of {host} differs from {}'s by {} ms", self.host, skew / 1_000));
         }
         ClusterStatus { cluster: self.config.topology.cluster.clone(), alarms, hosts }
+    }
+
+    /// The same, and what hosts report.
+    pub(crate) fn cluster_report(&mut self, now: Now) -> ClusterReport {
+        let status = self.cluster_status(now);
+        if let Some(own) = self.own_report(now) {
+            self.reports.learn(now.mono, own);
+        }
+        ClusterReport { status, hosts: self.reports.last(now.mono).collect() }
     }
 
     fn host_status(&self, name: HostId, known: Option<&HostView>, everything: &Vector) -> HostStatus {

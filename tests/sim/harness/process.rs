@@ -32,7 +32,10 @@ impl World {
         process.writing = false;
         process.line = Line::default();
         let me = process.id;
-        let config = NodeConfig { topology: self.topology.clone(), topology_hash: TOPOLOGY_HASH, me, run, pid, seed };
+        let versions = super::shape::versions(&self.options, proc, process.life);
+        process.versions = versions;
+        let (topology, topology_hash) = (self.topology.clone(), TOPOLOGY_HASH);
+        let config = NodeConfig { topology, topology_hash, me, run, pid, seed, versions };
         let now = self.now(proc);
         self.procs[proc].node = Some(Node::new(config, now));
         self.note(|| format!("{me} starts"));
