@@ -44,6 +44,8 @@ pub struct NodeConfig {
     pub seed: u64,
     /// What this process understands: nothing newer is written, nor expected.
     pub versions: Versions,
+    /// Entries of the log that have one digest: the same everywhere, and in its store.
+    pub block: u64,
 }
 
 /// Plain data about a node, for tests and logs.
@@ -283,6 +285,8 @@ impl Node {
             Input::Persisted { writes, result } => self.on_persisted(now, &writes, result, out),
             Input::LogRead { read, chunk } => self.on_log_read(now, read, chunk, out),
             Input::SnapshotRead { read, chunk, standing } => self.on_snapshot_read(now, read, chunk, standing, out),
+            Input::DigestsRead { read, digests } => self.on_digests_read(read, &digests, out),
+            Input::DigestsCompared { with, compared } => self.on_digests_compared(with, compared),
             Input::QueryDone { client, number, epoch, result } => {
                 self.on_query_done(now, client, number, epoch, result, out);
             }
@@ -349,6 +353,7 @@ impl Node {
             PeerMessage::Recall => self.on_recall(from, out),
             PeerMessage::Recalled { vector } => self.on_recalled(now, from, vector, out),
             PeerMessage::Report(report) => self.on_report(now, from, report),
+            PeerMessage::Digests { stream, digests } => self.on_digests(from, stream, digests, out),
         }
         if decides {
             self.decide(now, out);
@@ -578,6 +583,7 @@ fn bears_on_duties(message: &PeerMessage) -> bool {
         | PeerMessage::SnapshotWanted { .. }
         | PeerMessage::SnapshotRows { .. }
         | PeerMessage::Recall
-        | PeerMessage::Report(_) => false,
+        | PeerMessage::Report(_)
+        | PeerMessage::Digests { .. } => false,
     }
 }

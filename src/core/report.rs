@@ -1,7 +1,7 @@
 //! A node's account of the whole cluster, for `status`: what is known, and what is wrong.
 
 use crate::core::node::Node;
-use crate::id::{HostId, Vector};
+use crate::id::{EntryId, HostId, Vector};
 use crate::limits;
 use crate::time::Now;
 use crate::wire::client::{ClusterStatus, HostStatus, ProcessStatus};
@@ -29,6 +29,12 @@ impl Node {
             alarms.push("no master directs: any process answers clients meanwhile".into());
         }
         digest_alarms(&views, &mut alarms);
+        for (one, other, EntryId { origin, seq }) in self.reports.differences(self.host) {
+            alarms.push(format!(
+                "{one} and {other} hold different entries of {origin} in the block that ends at {}",
+                seq.0
+            ));
+        }
         for (host, skew) in self.people.skewed(now) {
             alarms.push(format!("the clock of {host} differs from {}'s by {} ms", self.host, skew / 1_000));
         }

@@ -7,16 +7,17 @@
 //!
 //! Invariant: of a host that has not reported for a while, only the oldest version is believed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::io::{Output, Outputs};
 use crate::core::node::Node;
-use crate::id::{HostId, ProcessId};
+use crate::id::{EntryId, HostId, ProcessId};
 use crate::limits;
+use crate::service::blocks::Compared;
 use crate::time::{Instant, Now};
 use crate::wire::heartbeat::Life;
 use crate::wire::peer::PeerMessage;
-use crate::wire::report::HostReport;
+use crate::wire::report::{Difference, HostReport};
 use crate::wire::{REPORTS, VERSION_OLDEST, Versions};
 
 /// What peers understand, and what hosts have reported.
@@ -27,13 +28,15 @@ pub(crate) struct Reports {
     peers: BTreeMap<ProcessId, u16>,
     /// Of each host the newest report, and when it came.
     known: BTreeMap<HostId, (Instant, HostReport)>,
+    /// Where this host's log differs from others', as its primary found.
+    differing: BTreeSet<Difference>,
     due: Instant,
 }
 
 impl Reports {
     /// Nothing is known.
     pub(crate) fn new(ours: Versions, now: Instant) -> Self {
-        Self { ours, peers: BTreeMap::new(), known: BTreeMap::new(), due: now }
+        Self { ours, peers: BTreeMap::new(), known: BTreeMap::new(), differing: BTreeSet::new(), due: now }
     }
 
     /// A link is up, and the peer has said what it understands.
@@ -47,13 +50,40 @@ impl Reports {
     }
 
     /// The newest version that a peer understands, as far as it has said so.
-    fn version_of(&self, peer: ProcessId) -> u16 {
+    pub(crate) fn version_of(&self, peer: ProcessId) -> u16 {
         self.peers.get(&peer).copied().unwrap_or(VERSION_OLDEST)
     }
 
     /// Whether a peer can be sent a form that there is since this version.
     pub(crate) fn knows(&self, peer: ProcessId, since: u16) -> bool {
         since <= self.version_of(peer)
+    }
+
+    /// The newest version in common with each peer whose link is up.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = (ProcessId, u16)> + '_ {
+        self.peers.iter().map(|(peer, version)| (*peer, *version))
+    }
+
+    /// Digests of this host's log were compared with another's. What differs is remembered until it is found to be the
+    /// same: it is told to the siblings as well, so that a failover silences nothing.
+    pub(crate) fn on_compared(&mut self, with: HostId, compared: Compared) {
+        for upto in compared.same {
+            self.differing.remove(&Difference { upto, with });
+        }
+        for upto in compared.differing {
+            let news = self.differing.len() < limits::LOG_DIFFERENCES_MAX;
+            if news && self.differing.insert(Difference { upto, with }) {
+                tracing::error!(?upto, %with, "that host's log differs from ours in the block that ends here");
+            }
+        }
+    }
+
+    /// All pairs of hosts whose logs are known to differ, and where.
+    pub(crate) fn differences(&self, own: HostId) -> BTreeSet<(HostId, HostId, EntryId)> {
+        let others = self.known.values().filter(|(_, report)| report.host != own);
+        let others = others.flat_map(|(_, report)| report.differing.iter().map(|one| (report.host, one)));
+        let all = self.differing.iter().map(|one| (own, one)).chain(others);
+        all.map(|(host, Difference { upto, with })| (host.min(*with), host.max(*with), *upto)).collect()
     }
 
     /// Takes a report in, unless it is old.
@@ -90,7 +120,8 @@ impl Node {
     pub(crate) fn own_report(&mut self, now: Now) -> Option<HostReport> {
         let trim = self.serving.term()?.primary.standing().trim;
         self.hlc = self.hlc.tick(now.wall);
-        Some(HostReport { host: self.host, at: self.hlc, wire: self.own_wire(), trim, differing: Vec::new() })
+        let differing = self.reports.differing.iter().copied().collect();
+        Some(HostReport { host: self.host, at: self.hlc, wire: self.own_wire(), trim, differing })
     }
 
     /// Tells what is known, if that is due: the primary its siblings of its own host, the relay everybody of the rest.
@@ -126,7 +157,7 @@ impl Node {
     }
 
     /// A host reports, or this host's relay passes on what another one did.
-    pub(crate) fn on_report(&mut self, now: Now, from: ProcessId, report: HostReport) {
+    pub(crate) fn on_report(&mut self, now: Now, from: ProcessId, mut report: HostReport) {
         let of = self.config.topology.process(from).map(|process| process.host);
         let believed = match of {
             Some(of) if of == self.host && report.host == self.host => {
@@ -139,7 +170,11 @@ impl Node {
             None => false,
         };
         if believed {
+            report.differing.truncate(limits::LOG_DIFFERENCES_MAX);
             self.hlc = self.hlc.max(report.at);
+            if report.host == self.host {
+                self.reports.differing = report.differing.iter().copied().collect();
+            }
             self.reports.learn(now.mono, report);
         }
     }

@@ -35,8 +35,16 @@ pub(super) fn at(ms: u64) -> Now {
 /// The better placed, which knows of no living sibling yet.
 pub(super) fn first() -> Node {
     let topology = Topology::parse(PAIR, "t.toml").unwrap();
-    let config =
-        NodeConfig { topology, topology_hash: 0, me: id("W1"), run: 1, pid: 1, seed: 1, versions: Versions::OURS };
+    let config = NodeConfig {
+        topology,
+        topology_hash: 0,
+        me: id("W1"),
+        run: 1,
+        pid: 1,
+        seed: 1,
+        versions: Versions::OURS,
+        block: 4,
+    };
     Node::new(config, at(0))
 }
 

@@ -306,6 +306,7 @@ fn node_config(options: &NodeOptions) -> Result<NodeConfig, RunError> {
         pid: std::process::id(),
         seed: random()?,
         versions: versions()?,
+        block: limits::LOG_BLOCK_ENTRIES,
     })
 }
 

@@ -20,6 +20,7 @@ use super::report::{ClusterReport, Difference, HostReport};
 use super::{VERSION, Versions, frame};
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Digest, EntryId, Epoch, HostId, Origin, ProcessId, Seq, Token, Vector};
+use crate::service::blocks::LogDigest;
 use crate::service::entry::Stamp;
 use crate::service::intake::{Accepted, WriteOp};
 use crate::service::ledger::EntryRun;
@@ -105,6 +106,7 @@ fn peers() -> Vec<Sample> {
     let part = Part { at: vec![1, 2], bytes: vec![3], next: Some(vec![4, 5]), vector: vector() };
     let run = EntryRun { origin: origin(), from: Seq(300), entries: vec![vec![6, 7]] };
     let difference = Difference { upto: entry(2_048), with: "h2".parse().unwrap() };
+    let digest = LogDigest { upto: entry(2_048), digest: Digest(1 << 100) };
     let messages = [
         PeerMessage::Election { duty: Duty::Direct },
         PeerMessage::Alive { duty: Duty::Serve },
@@ -128,6 +130,7 @@ fn peers() -> Vec<Sample> {
         PeerMessage::SnapshotWanted { stream, at: vec![1, 2] },
         PeerMessage::SnapshotRows { stream, part },
         PeerMessage::Report(report(vec![difference])),
+        PeerMessage::Digests { stream, digests: vec![digest] },
     ];
     let of = |message: PeerMessage| {
         let name = format!("{message:?}");

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u16 = 2;
 /// The oldest wire version that this build understands.
 pub const VERSION_OLDEST: u16 = 1;
-/// Since this version hosts report on themselves ([`report`]).
+/// Since this version hosts report on themselves ([`report`]) and compare digests of their logs.
 pub const REPORTS: u16 = 2;
 /// The ALPN of connections between processes.
 pub const ALPN_PEER: &[u8] = b"gaggle-peer/1";

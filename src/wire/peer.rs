@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, HostId, Vector};
+use crate::service::blocks::LogDigest;
 use crate::service::ledger::EntryRun;
 use crate::service::snapshot::Part;
 use crate::time::Hlc;
@@ -153,6 +154,13 @@ pub enum PeerMessage {
     },
     /// Primary to sibling, of their host; relay to another host's relay, of its host; relay to sibling, of another host.
     Report(HostReport),
+    /// Relay to another host's primary: the digests of blocks that both hold.
+    Digests {
+        /// As in `Open`.
+        stream: u64,
+        /// The digests.
+        digests: Vec<LogDigest>,
+    },
 }
 
 impl PeerMessage {
@@ -180,7 +188,7 @@ impl PeerMessage {
             | Self::SnapshotRows { .. }
             | Self::Recall
             | Self::Recalled { .. } => VERSION_OLDEST,
-            Self::Report(_) => REPORTS,
+            Self::Report(_) | Self::Digests { .. } => REPORTS,
         }
     }
 
@@ -207,7 +215,8 @@ impl PeerMessage {
             | Self::SnapshotWanted { .. }
             | Self::Recall
             | Self::Recalled { .. }
-            | Self::Report(_) => Lane::Control,
+            | Self::Report(_)
+            | Self::Digests { .. } => Lane::Control,
         }
     }
 }

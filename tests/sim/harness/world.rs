@@ -482,7 +482,7 @@ impl World {
             self.note(|| format!("{id} -> {}", short(format!("{output:?}"))));
         }
         match output {
-            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(message)),
+            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(proc, message)),
             Output::Beat { to, heartbeat } => self.beat(proc, to, heartbeat),
             Output::Reply { client, frame } => self.reply(proc, client, frame),
             Output::Feed { feed, frame } => self.feed(proc, feed, frame),
@@ -497,7 +497,12 @@ impl World {
                 }
                 self.procs[proc].jobs.push_back(Job::Persist { id, epoch, seen, write });
             }
-            Output::ReadLog { .. } | Output::ReadSnapshot { .. } | Output::Query { .. } | Output::ReadFeeds { .. } => {
+            Output::ReadLog { .. }
+            | Output::ReadSnapshot { .. }
+            | Output::ReadDigests { .. }
+            | Output::CompareDigests { .. }
+            | Output::Query { .. }
+            | Output::ReadFeeds { .. } => {
                 let slow = self.disks[self.procs[proc].host].read_slowness.max(1);
                 let after = self.dice.between(30, 300) * slow;
                 let life = self.procs[proc].life;
