@@ -22,6 +22,7 @@ pub(crate) struct Host {
     pub(crate) digest: String,
     /// None while it has not said.
     pub(crate) wire: Option<u16>,
+    pub(crate) trimmed_before: Option<String>,
     pub(crate) vector: BTreeMap<String, u64>,
     pub(crate) processes: Vec<Process>,
 }
