@@ -87,6 +87,8 @@ pub const LOG_DIGESTS_MAX: usize = 1_024;
 pub const LOG_DIFFERENCES_MAX: usize = 16;
 /// Rows that one trim of posts removes, but for what comes late: some tens of milliseconds of the store's lock.
 pub const TRIM_ROWS_MAX: usize = 8_192;
+/// Requests that are looked through at once for what nobody holds any more: some milliseconds of the store's lock.
+pub const SWEEP_ROWS_MAX: usize = 8_192;
 /// The size of the LMDB map, bytes: address space, not disk.
 pub const STORE_BYTES_MAX: usize = 1 << 38;
 /// Rows of one part of a snapshot are bounded by these bytes: a read of half a millisecond, which is done where the
