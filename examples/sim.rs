@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use harness::minimise::{minimise, plan};
-use harness::{Loads, Mutant, Options, Outcome, Shape, run, seconds};
+use harness::{Loads, Mutant, Options, Outcome, Shape, Wires, run, seconds};
 
 /// Simulates clusters under faults.
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command")]
@@ -51,6 +51,9 @@ struct Arguments {
     /// Loads that runs may have: `drawn`, `calm` or `heavy`.
     #[arg(long, default_value = "drawn")]
     load: Loads,
+    /// Versions of the wire that processes speak: `drawn`, or the `first`.
+    #[arg(long, default_value = "drawn")]
+    wires: Wires,
     /// Simulate clusters of this shape only (a wrong name lists them).
     #[arg(long)]
     shape: Option<Shape>,
@@ -93,6 +96,7 @@ impl Arguments {
         let options = Options {
             mutant: self.mutant,
             loads: self.load,
+            wires: self.wires,
             shape: self.shape,
             people: self.people,
             faults: self.faults.clone().map(|numbers| numbers.0),
@@ -120,6 +124,7 @@ fn command(options: &Options) -> String {
     };
     add("mutant", options.mutant.map(|mutant| mutant.name().to_owned()));
     add("load", (options.loads != Loads::Drawn).then(|| options.loads.name().to_owned()));
+    add("wires", (options.wires != Wires::Drawn).then(|| options.wires.name().to_owned()));
     add("shape", options.shape.map(|shape| shape.name().to_owned()));
     add("people", options.people.map(|people| people.to_string()));
     add("faults", options.faults.as_ref().map(list));

@@ -75,6 +75,16 @@ pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 pub const COMMIT_WRITES_MAX: usize = 4_096;
 /// Entries of one origin that leave the log at once: a few milliseconds of the store's lock.
 pub const CUT_ENTRIES_MAX: u64 = 8_192;
+/// Entries of one origin that have one digest: a comparison costs next to nothing, and names a place in the log.
+pub const LOG_BLOCK_ENTRIES: u64 = 1_024;
+/// Digests that are kept of one origin: more entries than a host under load lags behind, so that it is compared as well.
+pub const LOG_BLOCKS_KEPT: u64 = 64;
+/// Origins whose digests are told to another host at once.
+pub const LOG_DIGESTS_ORIGINS_MAX: usize = 16;
+/// Digests of one message; what is above is not looked at.
+pub const LOG_DIGESTS_MAX: usize = 1_024;
+/// Blocks of the log that a host remembers to differ from another's: the first ones tell enough.
+pub const LOG_DIFFERENCES_MAX: usize = 16;
 /// Rows that one trim of posts removes, but for what comes late: some tens of milliseconds of the store's lock.
 pub const TRIM_ROWS_MAX: usize = 8_192;
 /// Requests that are looked through at once for what nobody holds any more: some milliseconds of the store's lock.
@@ -173,11 +183,17 @@ pub const LAG_ALARM: u64 = 20_000;
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_millis(500);
 /// A comparison of clocks says nothing any more after this: who hears other hosts compares several times a second.
 pub const CLOCK_SKEW_MEMORY: Duration = Duration::from_secs(2);
+/// Hosts report on themselves this often, besides their heartbeats: nothing of it is urgent.
+pub const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// What a host reported of its processes says nothing any more after this: some may have been lost, and some replaced.
+pub const REPORT_MEMORY: Duration = Duration::from_secs(5);
 /// No read transaction lasts longer: an old reader keeps pages from being used again.
 pub const READ_TRANSACTION_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
+const _: () = assert!(LOG_BLOCK_ENTRIES * LOG_BLOCKS_KEPT > 2 * LAG_ALARM);
+const _: () = assert!(LOG_DIGESTS_MAX as u64 == LOG_DIGESTS_ORIGINS_MAX as u64 * LOG_BLOCKS_KEPT);
 const _: () = assert!(SNAPSHOT_PARTS_IN_FLIGHT_MAX < PEER_FRAMES_WAITING_MAX);
 const _: () = assert!(POST_CHARS_MAX * 4 + 512 < ENTRY_BYTES_MAX);
 const _: () = assert!(2 * TOKEN_ORIGINS_MAX * ORIGIN_BYTES_MAX + ENTRY_BYTES_MAX < CLIENT_FRAME_BYTES_MAX);
@@ -187,6 +203,7 @@ const _: () = assert!(HEARTBEAT_RELAYS.as_millis() * 4 < HOST_SILENCE_FLOOR.as_m
 const _: () = assert!(HEARTBEAT_SIBLINGS.as_millis() * 3 < SIBLING_SILENCE.as_millis());
 const _: () = assert!(SIBLING_SILENCE.as_millis() < DUTY_HOLD.as_millis());
 const _: () = assert!(SERVER_SILENCE.as_millis() < SERVER_SILENCE_MAX.as_millis());
+const _: () = assert!(REPORT_EVERY.as_millis() * 3 < REPORT_MEMORY.as_millis());
 const _: () = assert!(REPLICATION_SILENCE.as_millis() * 10 <= REPLICATION_STANDSTILL.as_millis());
 // A look that is due waits for the end of the recall, and must not wake the process until then.
 const _: () = assert!(RECALL_WAIT.as_millis() <= TRIM_LOOK_COUNT.as_millis());

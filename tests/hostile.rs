@@ -13,6 +13,7 @@ use gaggle::core::node::{Node, NodeConfig};
 use gaggle::error::{ErrorCode, Refusal};
 use gaggle::id::{ClientId, EntryId, Epoch, FeedId, Origin, PublicKey, Seq, Token, UserId, Vector};
 use gaggle::limits;
+use gaggle::service::blocks::{self, Compared, LogDigest};
 use gaggle::service::entry::{Entry, Op};
 use gaggle::service::intake::WriteOp;
 use gaggle::service::ledger::{EntryRun, Write, WriteId, WriterMark};
@@ -25,6 +26,7 @@ use gaggle::wire::client::{ClientFrame, FeedFrame, Request, RequestBody, Respons
 use gaggle::wire::frame;
 use gaggle::wire::heartbeat::{Duty, Fitness, Heartbeat, HostRecord, HostView, PrimaryStatus};
 use gaggle::wire::peer::{PeerHello, PeerMessage};
+use gaggle::wire::report::{Difference, HostReport};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -115,6 +117,8 @@ fn samples() -> Vec<Vec<u8>> {
         primary: Some(status),
         view: Some(view()),
     };
+    let digest = LogDigest { upto: EntryId { origin: origin(), seq: Seq(1_024) }, digest: gaggle::id::Digest(7) };
+    let differing = vec![Difference { upto: digest.upto, with: "lenss4".parse().unwrap() }];
     let hello = PeerHello { versions: Versions::OURS, cluster: "lenss".into(), run: 1, pid: 2, topology: 3 };
     vec![
         bytes(&request(body)),
@@ -130,6 +134,8 @@ fn samples() -> Vec<Vec<u8>> {
         bytes(&PeerMessage::Held { stream: 1, epoch: Epoch(1), vector: vector() }),
         bytes(&PeerMessage::Batch { stream: 1, hlc: Hlc(2), runs: vec![run()] }),
         bytes(&PeerMessage::SnapshotOffer { stream: 1, cut: vector() }),
+        bytes(&PeerMessage::Report(HostReport { host: origin().host, at: Hlc(1), wire: 2, trim: Hlc(2), differing })),
+        bytes(&PeerMessage::Digests { stream: 1, digests: vec![digest] }),
         bytes(&PeerMessage::SnapshotWanted { stream: 1, at: vec![7; 20] }),
         bytes(&PeerMessage::SnapshotRows { stream: 1, part: part(snapshot(), vector()) }),
         run().entries.remove(0),
@@ -189,6 +195,8 @@ fn swallow(bytes: &[u8]) {
         commit(&store, Write::Cut(vector));
     } else if let Some(PeerMessage::SnapshotRows { part, .. }) = message {
         commit(&store, Write::Rows(part));
+    } else if let Some(PeerMessage::Digests { digests, .. }) = message {
+        store.read(&mut |rows| assert_eq!(blocks::compare(rows, &digests), Compared::default())).unwrap();
     }
     if let Ok(entry) = Entry::decode(bytes) {
         let run = EntryRun { origin: entry.id.origin, from: entry.id.seq, entries: vec![bytes.to_vec()] };
@@ -203,7 +211,9 @@ fn survive(frame: ClientFrame) -> Vec<Output> {
     let at = |ms: u64| Now { mono: Instant::from_micros(ms * 1_000), wall: Wall(1_700_000_000_000_000 + ms * 1_000) };
     let topology = Topology::parse(TOPOLOGY, "lenss.toml").unwrap();
     let me = "W5".parse().unwrap();
-    let mut node = Node::new(NodeConfig { topology, topology_hash: 0, me, run: 1, pid: 1, seed: 1 }, at(0));
+    let versions = Versions::OURS;
+    let mut node =
+        Node::new(NodeConfig { topology, topology_hash: 0, me, run: 1, pid: 1, seed: 1, versions, block: 4 }, at(0));
     let mut out = Vec::new();
     node.handle_timeout(at(400), &mut out);
     let standing = store().take_epoch(&WriterMark { process: me, pid: 1 }).unwrap();

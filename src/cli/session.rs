@@ -13,8 +13,8 @@ use crate::cli::failure::{Failure, Kind};
 use crate::cli::output::Out;
 use crate::cli::profile::Profile;
 use crate::client::{
-    Client, ClientError, ClientOptions, ClusterStatus, Entrance, Feed, Identity, ListPart, Notice, Notices, Standby,
-    TimelinePage, TimelineRequest, WriteOp, Written, new_request_id,
+    Client, ClientError, ClientOptions, ClusterReport, ClusterStatus, Entrance, Feed, Identity, ListPart, Notice,
+    Notices, Standby, TimelinePage, TimelineRequest, WriteOp, Written, new_request_id,
 };
 use crate::id::{HostId, ProcessId, RequestId, Token, UserId, UserName, Vector};
 use crate::topology::AckLevel;
@@ -230,6 +230,11 @@ impl Session {
     /// The cluster's status.
     pub(crate) async fn status(&self) -> Result<ClusterStatus, Failure> {
         Ok(self.0.client.status().await?)
+    }
+
+    /// The same, with what hosts report.
+    pub(crate) async fn report(&self) -> Result<ClusterReport, Failure> {
+        Ok(self.0.client.report().await?)
     }
 
     /// Drains a process.

@@ -9,11 +9,12 @@ use crate::cli::args::StatusArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Kind};
 use crate::cli::harmless::{harmless, json_line};
-use crate::cli::output::{Out, Paint};
+use crate::cli::output::{Out, Paint, rfc3339};
 use crate::cli::screen::Screen;
 use crate::cli::session::{Person, Session};
-use crate::client::{ClusterStatus, Duty, HostStatus, Life};
-use crate::id::ProcessId;
+use crate::client::{ClusterReport, ClusterStatus, Duty, HostReport, HostStatus, Life};
+use crate::id::{HostId, ProcessId};
+use crate::time::Hlc;
 
 /// `--watch` looks this often.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
@@ -22,16 +23,16 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<u8, Failure> {
     let session = Session::open(context, &context.place()?, Person::Nobody).await?;
     if !args.watch {
-        let status = session.status().await?;
-        context.out.line(&show(context.out, &status))?;
-        return Ok(if status.alarms.is_empty() { 0 } else { Kind::Degraded.exit_status() });
+        let report = session.report().await?;
+        context.out.line(&show(context.out, &report))?;
+        return Ok(if report.status.alarms.is_empty() { 0 } else { Kind::Degraded.exit_status() });
     }
     let screen = Screen::of(context.out);
     loop {
         // A cluster that cannot be reached now is what somebody who watches wants to see, and see end.
-        match (session.status().await, screen) {
-            (Ok(status), None) => context.out.line(&show(context.out, &status))?,
-            (Ok(status), Some(screen)) => screen.draw(&show(context.out, &status), &[])?,
+        match (session.report().await, screen) {
+            (Ok(report), None) => context.out.line(&show(context.out, &report))?,
+            (Ok(report), Some(screen)) => screen.draw(&show(context.out, &report), &[])?,
             (Err(failure), None) => failure.report(context.out.format()),
             (Err(failure), Some(screen)) => screen.draw(&failure.to_text(), &[])?,
         }
@@ -39,8 +40,18 @@ pub(crate) async fn run(context: &Context, args: &StatusArgs) -> Result<u8, Fail
     }
 }
 
-fn show(out: Out, status: &ClusterStatus) -> String {
-    if out.is_json() { json_line(&status_json(status)) } else { status_text(out, status) }
+fn show(out: Out, report: &ClusterReport) -> String {
+    if out.is_json() { json_line(&report_json(report)) } else { status_text(out, &report.status, &report.hosts) }
+}
+
+/// What a host reports of itself, if it has.
+fn of_host(reports: &[HostReport], host: HostId) -> Option<&HostReport> {
+    reports.iter().find(|report| report.host == host)
+}
+
+/// The time before which posts are not kept, if any were removed.
+fn trimmed_before(report: Option<&HostReport>) -> Option<String> {
+    report.filter(|report| report.trim > Hlc::ZERO).map(|report| rfc3339(report.trim.wall()))
 }
 
 fn life_text(life: Life) -> &'static str {
@@ -64,8 +75,10 @@ fn id_json(id: Option<ProcessId>) -> Value {
     id.map_or(Value::Null, |id| json!(id.to_string()))
 }
 
-fn status_json(status: &ClusterStatus) -> Value {
-    let hosts: Vec<Value> = status.hosts.iter().map(host_json).collect();
+fn report_json(report: &ClusterReport) -> Value {
+    let status = &report.status;
+    let hosts = status.hosts.iter().map(|host| host_json(host, of_host(&report.hosts, host.name)));
+    let hosts: Vec<Value> = hosts.collect();
     json!({
         "v": 1,
         "cluster": status.cluster,
@@ -75,7 +88,7 @@ fn status_json(status: &ClusterStatus) -> Value {
     })
 }
 
-fn host_json(host: &HostStatus) -> Value {
+fn host_json(host: &HostStatus, report: Option<&HostReport>) -> Value {
     let vector: serde_json::Map<String, Value> =
         host.vector.iter().map(|(origin, seq)| (origin.to_string(), json!(seq.0))).collect();
     let processes: Vec<Value> = host
@@ -107,6 +120,8 @@ fn host_json(host: &HostStatus) -> Value {
         "entries": host.entries,
         "lag": host.lag,
         "disk_bytes": host.disk_bytes,
+        "trimmed_before": trimmed_before(report),
+        "wire": report.map(|report| report.wire),
         "processes": processes,
     })
 }
@@ -129,7 +144,7 @@ fn number(value: impl ToString) -> Cell {
 }
 
 /// The status for people.
-pub(crate) fn status_text(out: Out, status: &ClusterStatus) -> String {
+pub(crate) fn status_text(out: Out, status: &ClusterStatus, reports: &[HostReport]) -> String {
     let state =
         if status.alarms.is_empty() { out.paint(Paint::Good, "healthy") } else { out.paint(Paint::Bad, "degraded") };
     let mut text = format!("{}: {state}\n", harmless(&status.cluster));
@@ -149,8 +164,11 @@ pub(crate) fn status_text(out: Out, status: &ClusterStatus) -> String {
         "LAG",
         "DISK",
         "DIGEST",
+        "WIRE",
+        "TRIMMED BEFORE",
     ]);
     for host in &status.hosts {
+        let report = of_host(reports, host.name);
         hosts.add_row([
             Cell::new(host.name),
             Cell::new(if host.up { "up" } else { "DOWN" }),
@@ -163,6 +181,8 @@ pub(crate) fn status_text(out: Out, status: &ClusterStatus) -> String {
             number(host.lag),
             number(bytes_text(host.disk_bytes)),
             Cell::new(host.digest.to_string().chars().take(12).collect::<String>()),
+            number(report.map_or_else(|| "-".to_owned(), |report| report.wire.to_string())),
+            Cell::new(trimmed_before(report).unwrap_or_else(|| "-".to_owned())),
         ]);
     }
     let mut processes = Table::new();
@@ -235,12 +255,15 @@ mod tests {
     fn the_json_has_the_shape_of_the_contract() {
         let mut status = cluster();
         status.hosts.truncate(1);
+        let trim = Hlc::at(crate::time::Wall(1_700_000_000_000_000));
+        let report = HostReport { host: status.hosts[0].name, at: Hlc(1), wire: 2, trim, differing: vec![] };
         assert_eq!(
-            status_json(&status),
+            report_json(&ClusterReport { status, hosts: vec![report] }),
             json!({"v": 1, "cluster": "c", "degraded": false, "alarms": [], "hosts": [{
                 "name": "a", "up": true, "serving": "A1", "relaying": "A1", "directing": "A1", "epoch": 3,
                 "sessions": 2, "vector": {"a.00000001": 7}, "digest": "00000000000000000000000000000005",
-                "entries": 7, "lag": 0, "disk_bytes": 1_572_864, "processes": [{
+                "entries": 7, "lag": 0, "disk_bytes": 1_572_864, "trimmed_before": "2023-11-14T22:13:20.000000Z",
+                "wire": 2, "processes": [{
                     "id": "A1", "role": "worker", "addr": "127.0.0.1:7001", "up": true, "life": "up", "pid": 42,
                     "duties": ["serve", "relay"]}]}]})
         );
@@ -248,17 +271,19 @@ mod tests {
 
     #[test]
     fn an_alarm_degrades() {
+        let json = |status: &ClusterStatus| report_json(&ClusterReport { status: status.clone(), hosts: vec![] });
         let mut status = cluster();
-        assert_eq!(status_json(&status)["degraded"], false);
+        assert_eq!(json(&status)["degraded"], false);
         status.alarms.push("the disk of a is full: free some \u{1b}space".into());
-        assert_eq!(status_json(&status)["degraded"], true);
-        let text = status_text(Out::new(Format::Text), &status);
+        assert_eq!(json(&status)["degraded"], true);
+        assert_eq!(json(&status)["hosts"][0]["wire"], Value::Null, "not reported");
+        let text = status_text(Out::new(Format::Text), &status, &[]);
         assert!(text.starts_with("c: degraded\n  ! the disk of a is full: free some \\u{1b}space\n"), "{text}");
     }
 
     #[test]
     fn people_get_tables() {
-        let text = status_text(Out::new(Format::Text), &cluster());
+        let text = status_text(Out::new(Format::Text), &cluster(), &[]);
         assert!(text.contains("1.5 MiB"), "{text}");
         assert_eq!(text.lines().filter(|line| line.contains("127.0.0.1:7001")).count(), 2);
         assert_eq!((bytes_text(5), bytes_text(2048)), ("5 B".into(), "2.0 KiB".into()));

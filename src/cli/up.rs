@@ -227,7 +227,7 @@ impl View {
         let mut text = self.ready.clone().unwrap_or_else(|| "starting ...".to_owned());
         text.push_str("  (Ctrl-C stops all)\n");
         if let Some(status) = &self.status {
-            text.push_str(&status_text(out, status));
+            text.push_str(&status_text(out, status, &[]));
         }
         screen.draw(&text, &self.lines)
     }

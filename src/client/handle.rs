@@ -19,6 +19,7 @@ use crate::service::query::{Answer, ListPart, ShownPost};
 use crate::time::Hlc;
 use crate::topology::AckLevel;
 use crate::wire::client::{ClusterStatus, RequestBody, Response, Written};
+use crate::wire::report::ClusterReport;
 
 /// Calls under way at once; one more waits. Below what a server takes on one connection, so that the session's own
 /// requests (probes, assignments, writes offered again) always have room.
@@ -252,6 +253,19 @@ impl Client {
         Ok(*status)
     }
 
+    /// The same, with what hosts report: nothing, if that process knows only version 1 of the wire.
+    pub async fn report(&self) -> Result<ClusterReport, ClientError> {
+        match self.call(RequestBody::Report, self.deadline()).await? {
+            Response::Report(report) => Ok(*report),
+            Response::Status(status) => Ok(ClusterReport { status: *status, hosts: Vec::new() }),
+            other @ (Response::Assigned(_)
+            | Response::Draining
+            | Response::Written(_)
+            | Response::Answer(_)
+            | Response::Missing { .. }) => Err(unexpected(&other)),
+        }
+    }
+
     /// Moves a process's duties and clients away.
     pub async fn drain(&self, process: ProcessId) -> Result<(), ClientError> {
         let response = self.call(RequestBody::Drain { process }, self.deadline()).await?;
@@ -307,7 +321,7 @@ fn count(posts: &[ShownPost]) -> u32 {
 fn unexpected(response: &Response) -> ClientError {
     let kind = match response {
         Response::Assigned(_) => "an assignment",
-        Response::Status(_) => "a status",
+        Response::Status(_) | Response::Report(_) => "a status",
         Response::Draining => "a drain",
         Response::Written(_) => "a write",
         Response::Answer(_) => "a read",

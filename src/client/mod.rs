@@ -30,3 +30,4 @@ pub use crate::service::intake::WriteOp;
 pub use crate::service::query::{ListPart, ShownPost};
 pub use crate::wire::client::{ClusterStatus, HostStatus, ProcessStatus, Written};
 pub use crate::wire::heartbeat::{Duty, Life};
+pub use crate::wire::report::{ClusterReport, HostReport};

@@ -417,7 +417,7 @@ impl Session {
     pub fn served_by(&self) -> Option<(HostId, ProcessId)> {
         let conn = self.conns.get(&self.server?)?;
         match conn.state {
-            ConnState::Open { host } => Some((host, conn.process)),
+            ConnState::Open { host, .. } => Some((host, conn.process)),
             ConnState::Dialing | ConnState::Greeting { .. } => None,
         }
     }

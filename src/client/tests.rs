@@ -94,7 +94,9 @@ impl World {
                 Response::Answer(Answer::Posts { posts, more, cursor })
             }
             RequestBody::Assign => Response::Assigned(self.assignment.lock().unwrap().clone().unwrap()),
-            RequestBody::Status | RequestBody::Drain { .. } | RequestBody::WhoAmI => Response::Draining,
+            RequestBody::Status | RequestBody::Report | RequestBody::Drain { .. } | RequestBody::WhoAmI => {
+                Response::Draining
+            }
         }
     }
 }

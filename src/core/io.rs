@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::id::{ClientId, Epoch, FeedId, Origin, ProcessId, PublicKey, Seq, Token, UserId, Vector};
+use crate::id::{ClientId, Epoch, FeedId, HostId, Origin, ProcessId, PublicKey, Seq, Token, UserId, Vector};
+use crate::service::blocks::{Compared, LogDigest};
 use crate::service::feed::FeedStep;
 use crate::service::ledger::{Committed, Fenced, LogChunk, Standing, Write, WriteId};
 use crate::service::query::{Query, QueryResult};
@@ -141,6 +142,20 @@ pub enum Input {
         /// The state in the same transaction.
         standing: Standing,
     },
+    /// The answer to `ReadDigests`.
+    DigestsRead {
+        /// Which.
+        read: ReadId,
+        /// What was found.
+        digests: Vec<LogDigest>,
+    },
+    /// The answer to `CompareDigests`.
+    DigestsCompared {
+        /// Who told them.
+        with: HostId,
+        /// What was found.
+        compared: Compared,
+    },
     /// The answer to `Query`.
     QueryDone {
         /// Whose.
@@ -224,6 +239,20 @@ pub enum Output {
         read: ReadId,
         /// Where it begins.
         at: Vec<u8>,
+    },
+    /// Read the digests of the log after these places; answered by `DigestsRead`.
+    ReadDigests {
+        /// Which.
+        read: ReadId,
+        /// After which places.
+        after: Vec<(Origin, Seq)>,
+    },
+    /// Compare digests of the log with those that are here; answered by `DigestsCompared`.
+    CompareDigests {
+        /// Who told them.
+        with: HostId,
+        /// The digests.
+        told: Vec<LogDigest>,
     },
     /// Answer a query; answered by `QueryDone`.
     Query {

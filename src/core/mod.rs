@@ -15,6 +15,7 @@ mod people;
 mod primary;
 mod relay;
 mod report;
+mod reports;
 mod retention;
 mod serve;
 mod sink;

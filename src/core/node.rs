@@ -17,11 +17,13 @@ use crate::core::io::{Input, Output, Outputs, ReadId};
 use crate::core::mesh::{self, Gone, Mesh, Willing};
 use crate::core::people::People;
 use crate::core::relay::Relay;
+use crate::core::reports::Reports;
 use crate::core::serve::{Restarts, Serving};
 use crate::id::{Epoch, HostId, ProcessId};
 use crate::limits;
 use crate::time::{Hlc, Instant, Now};
 use crate::topology::{Role, Topology};
+use crate::wire::Versions;
 use crate::wire::heartbeat::{Duty, Heartbeat};
 use crate::wire::peer::PeerMessage;
 
@@ -40,6 +42,10 @@ pub struct NodeConfig {
     pub pid: u32,
     /// Seeds every choice that the node makes by chance.
     pub seed: u64,
+    /// What this process understands: nothing newer is written, nor expected.
+    pub versions: Versions,
+    /// Entries of the log that have one digest: the same everywhere, and in its store.
+    pub block: u64,
 }
 
 /// Plain data about a node, for tests and logs.
@@ -99,6 +105,7 @@ pub struct Node {
     pub(crate) relay: Option<Relay>,
     pub(crate) restarts: Restarts,
     pub(crate) people: People,
+    pub(crate) reports: Reports,
     /// Reads of the store's standing for those who asked `Recall`.
     pub(crate) recalls: BTreeMap<ReadId, ProcessId>,
     pub(crate) next_read: u64,
@@ -145,6 +152,7 @@ impl Node {
             relay: None,
             restarts: Restarts::default(),
             people: People::default(),
+            reports: Reports::new(config.versions, at),
             recalls: BTreeMap::new(),
             next_read: 0,
             last_write: 0,
@@ -241,10 +249,12 @@ impl Node {
     fn dispatch(&mut self, now: Now, input: Input, out: &mut Outputs) {
         match input {
             Input::PeerUp { peer, hello } => {
+                self.reports.on_up(peer, hello.versions);
                 self.on_peer_up(now, peer, hello.run, out);
                 self.decide(now, out);
             }
             Input::PeerDown { peer } => {
+                self.reports.on_down(peer);
                 if let Some(term) = self.serving.term_mut() {
                     term.primary.sink.on_down(now.mono, peer, out);
                 }
@@ -275,6 +285,8 @@ impl Node {
             Input::Persisted { writes, result } => self.on_persisted(now, &writes, result, out),
             Input::LogRead { read, chunk } => self.on_log_read(now, read, chunk, out),
             Input::SnapshotRead { read, chunk, standing } => self.on_snapshot_read(now, read, chunk, standing, out),
+            Input::DigestsRead { read, digests } => self.on_digests_read(read, &digests, out),
+            Input::DigestsCompared { with, compared } => self.on_digests_compared(with, compared),
             Input::QueryDone { client, number, epoch, result } => {
                 self.on_query_done(now, client, number, epoch, result, out);
             }
@@ -340,6 +352,8 @@ impl Node {
             PeerMessage::SnapshotHeld { stream } => self.on_snapshot_held(now, from, stream, out),
             PeerMessage::Recall => self.on_recall(from, out),
             PeerMessage::Recalled { vector } => self.on_recalled(now, from, vector, out),
+            PeerMessage::Report(report) => self.on_report(now, from, report),
+            PeerMessage::Digests { stream, digests } => self.on_digests(from, stream, digests, out),
         }
         if decides {
             self.decide(now, out);
@@ -528,6 +542,7 @@ impl Node {
             heartbeat.primary = self.primary_status_at(now);
             heartbeat.view = self.view_in_turn();
             out.extend(self.mesh.living().map(|to| Output::Beat { to, heartbeat: heartbeat.clone() }));
+            self.tell_reports(now, out);
         }
         if self.is_master() && now.mono >= self.beats.masters {
             self.beats.masters = now.mono + limits::HEARTBEAT_MASTERS;
@@ -567,6 +582,8 @@ fn bears_on_duties(message: &PeerMessage) -> bool {
         | PeerMessage::SnapshotOffer { .. }
         | PeerMessage::SnapshotWanted { .. }
         | PeerMessage::SnapshotRows { .. }
-        | PeerMessage::Recall => false,
+        | PeerMessage::Recall
+        | PeerMessage::Report(_)
+        | PeerMessage::Digests { .. } => false,
     }
 }

@@ -176,6 +176,7 @@ impl Node {
                 Ok(Response::Assigned(assignment))
             }
             RequestBody::Status => Ok(Response::Status(Box::new(self.cluster_status(now)))),
+            RequestBody::Report => Ok(Response::Report(Box::new(self.cluster_report(now)))),
             RequestBody::Drain { process } => self.drain_process(client, *process, out),
             RequestBody::Write { .. }
             | RequestBody::WhoAmI

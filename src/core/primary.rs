@@ -223,7 +223,7 @@ impl Primary {
             RequestBody::Timeline { of, limit, since, before } => {
                 Query::Timeline { user, of, limit: limit.min(limits::TIMELINE_POSTS_MAX), since, before }
             }
-            RequestBody::Assign | RequestBody::Status | RequestBody::Drain { .. } => {
+            RequestBody::Assign | RequestBody::Status | RequestBody::Report | RequestBody::Drain { .. } => {
                 debug_assert!(false, "answered by the node");
                 return;
             }

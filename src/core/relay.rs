@@ -10,6 +10,7 @@ use crate::core::mesh::{self, Changed, ViewSource};
 use crate::core::node::Node;
 use crate::core::source::{Reads, Source};
 use crate::id::{HostId, ProcessId, Vector};
+use crate::service::blocks::LogDigest;
 use crate::service::ledger::{LogChunk, Standing};
 use crate::service::snapshot::Chunk;
 use crate::time::Now;
@@ -38,7 +39,9 @@ impl Node {
     /// The election is won. Another relay may still send: that does no harm.
     pub(crate) fn begin_relay(&mut self, now: Now, out: &mut Outputs) {
         let others: Vec<HostId> = self.others().collect();
-        let source = Source::new(self.host, others.iter().copied(), self.config.run & 0xffff_ffff, now.mono);
+        let salt = self.config.run & 0xffff_ffff;
+        let mut source = Source::new(self.host, others.iter().copied(), salt, self.config.block, now.mono);
+        self.reports.versions().for_each(|(peer, version)| source.on_version(peer, version));
         self.mesh.on_relay_begins(now.mono, others.into_iter());
         self.relay = Some(Relay { source, told: None });
         self.retarget(now, out);
@@ -164,6 +167,13 @@ impl Node {
         }
     }
 
+    /// The digests of the log were read for another host's stream.
+    pub(crate) fn on_digests_read(&mut self, read: ReadId, digests: &[LogDigest], out: &mut Outputs) {
+        if let Some(relay) = &mut self.relay {
+            relay.source.on_digests_read(read, digests, &mut Numbers(&mut self.next_read), out);
+        }
+    }
+
     /// Timeouts of the relay: streams that are stuck, hosts that are silent.
     pub(crate) fn relay_timeout(&mut self, now: Now, out: &mut Outputs) {
         let Some(relay) = &mut self.relay else { return };
@@ -230,7 +240,9 @@ impl Node {
 
     /// A link is up: as the relay, begin where the receiver stands, and tell a sibling what is known.
     pub(crate) fn relay_peer_up(&mut self, now: Now, peer: ProcessId, out: &mut Outputs) {
+        let version = self.reports.version_of(peer);
         let Some(relay) = &mut self.relay else { return };
+        relay.source.on_version(peer, version);
         relay.source.on_link(now.mono, peer, out);
         if self.mesh.siblings.contains_key(&peer) {
             for view in self.mesh.views.values() {

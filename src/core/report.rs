@@ -1,11 +1,12 @@
 //! A node's account of the whole cluster, for `status`: what is known, and what is wrong.
 
 use crate::core::node::Node;
-use crate::id::{HostId, Vector};
+use crate::id::{EntryId, HostId, Vector};
 use crate::limits;
 use crate::time::Now;
 use crate::wire::client::{ClusterStatus, HostStatus, ProcessStatus};
 use crate::wire::heartbeat::{Duty, Fitness, HostRecord, HostView, Life};
+use crate::wire::report::ClusterReport;
 
 impl Node {
     /// The whole cluster as this process knows it.
@@ -28,10 +29,25 @@ impl Node {
             alarms.push("no master directs: any process answers clients meanwhile".into());
         }
         digest_alarms(&views, &mut alarms);
+        for (one, other, EntryId { origin, seq }) in self.reports.differences(self.host) {
+            alarms.push(format!(
+                "{one} and {other} hold different entries of {origin} in the block that ends at {}",
+                seq.0
+            ));
+        }
         for (host, skew) in self.people.skewed(now) {
             alarms.push(format!("the clock of {host} differs from {}'s by {} ms", self.host, skew / 1_000));
         }
         ClusterStatus { cluster: self.config.topology.cluster.clone(), alarms, hosts }
+    }
+
+    /// The same, and what hosts report.
+    pub(crate) fn cluster_report(&mut self, now: Now) -> ClusterReport {
+        let status = self.cluster_status(now);
+        if let Some(own) = self.own_report(now) {
+            self.reports.learn(now.mono, own);
+        }
+        ClusterReport { status, hosts: self.reports.last(now.mono).collect() }
     }
 
     fn host_status(&self, name: HostId, known: Option<&HostView>, everything: &Vector) -> HostStatus {

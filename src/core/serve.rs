@@ -22,6 +22,7 @@ use crate::core::retention::{Clocks, Retention};
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Epoch, HostId, Origin, ProcessId, Vector};
 use crate::limits;
+use crate::service::blocks::{Compared, LogDigest};
 use crate::service::ledger::{Committed, EntryRun, Standing, WriteId};
 use crate::service::snapshot::Part;
 use crate::time::{Hlc, Instant, Now};
@@ -438,6 +439,23 @@ impl Node {
         let Some(Term { primary, .. }) = self.receiving(from, stream, out) else { return };
         let (sink, writes) = primary.sink();
         sink.on_rows(now.mono, from, stream, part, writes, out);
+    }
+
+    /// Another host's relay tells digests of what both hosts hold. Where they differ, nobody can tell who is right, and
+    /// nothing mends it: operators must know.
+    pub(crate) fn on_digests(&mut self, from: ProcessId, stream: u64, mut told: Vec<LogDigest>, out: &mut Outputs) {
+        let Some(with) = self.config.topology.process(from).map(|process| process.host) else { return };
+        if self.serving.term().is_some_and(|term| term.primary.sink.hears(from, stream)) {
+            told.truncate(limits::LOG_DIGESTS_MAX);
+            out.push(Output::CompareDigests { with, told });
+        }
+    }
+
+    /// The store has compared them.
+    pub(crate) fn on_digests_compared(&mut self, with: HostId, compared: Compared) {
+        if self.serving.term().is_some() {
+            self.reports.on_compared(with, compared);
+        }
     }
 
     /// SIGTERM: hand the duties over and leave.

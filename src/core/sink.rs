@@ -141,6 +141,11 @@ impl Sink {
         self.inlets.get_mut(&from)
     }
 
+    /// Whether this is the stream of a relay.
+    pub(crate) fn hears(&self, from: ProcessId, stream: u64) -> bool {
+        self.inlets.get(&from).is_some_and(|inlet| inlet.stream == stream)
+    }
+
     /// Entries came.
     pub(crate) fn on_batch(
         &mut self,

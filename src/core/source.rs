@@ -13,15 +13,17 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::core::io::{Output, Outputs, ReadId};
 use crate::id::{HostId, Origin, ProcessId, Seq, Vector};
 use crate::limits;
+use crate::service::blocks::LogDigest;
 use crate::service::ledger::LogChunk;
 use crate::service::snapshot::{Chunk, Part};
 use crate::time::{Hlc, Instant};
+use crate::wire::REPORTS;
 use crate::wire::peer::PeerMessage;
 
 /// The stream to one other host.
@@ -40,6 +42,10 @@ struct Outlet {
     in_flight: VecDeque<Vector>,
     /// Other origins' entries that the receiver lacked when last looked.
     mark: Option<(Instant, Vector)>,
+    /// Up to where the receiver was told digests of what it holds.
+    told: Vector,
+    /// Digests that are being read for it, up to these places.
+    telling: Option<(ReadId, Vector)>,
     /// The last answer, or the last attempt.
     heard_at: Instant,
     /// When something in flight was last acknowledged, or nothing was in flight.
@@ -71,6 +77,10 @@ pub(crate) struct Source {
     /// What the host's store is known to hold.
     committed: Vector,
     next_stream: u64,
+    /// Entries of a block of the log.
+    block: u64,
+    /// Processes that understand digests.
+    comparing: BTreeSet<ProcessId>,
 }
 
 /// Hands out the numbers of reads.
@@ -81,7 +91,7 @@ pub(crate) trait Reads {
 
 impl Source {
     /// A relay that has not begun. `salt` keeps the stream numbers of successive relays apart.
-    pub(crate) fn new(host: HostId, others: impl Iterator<Item = HostId>, salt: u64, now: Instant) -> Self {
+    pub(crate) fn new(host: HostId, others: impl Iterator<Item = HostId>, salt: u64, block: u64, now: Instant) -> Self {
         let outlet = || Outlet {
             to: None,
             stream: 0,
@@ -91,6 +101,8 @@ impl Source {
             sent: Vector::new(),
             in_flight: VecDeque::new(),
             mark: None,
+            told: Vector::new(),
+            telling: None,
             heard_at: now,
             moved_at: now,
             patience: limits::REPLICATION_STANDSTILL,
@@ -101,6 +113,8 @@ impl Source {
             reads: BTreeMap::new(),
             committed: Vector::new(),
             next_stream: salt << 16,
+            block,
+            comparing: BTreeSet::new(),
         }
     }
 
@@ -119,6 +133,15 @@ impl Source {
         }
     }
 
+    /// A process has said what it understands.
+    pub(crate) fn on_version(&mut self, peer: ProcessId, version: u16) {
+        if version >= REPORTS {
+            self.comparing.insert(peer);
+        } else {
+            self.comparing.remove(&peer);
+        }
+    }
+
     /// The link to this process is up (anew): what was sent before may be lost.
     pub(crate) fn on_link(&mut self, now: Instant, peer: ProcessId, out: &mut Outputs) {
         let host = self.outlets.iter().find(|(_, outlet)| outlet.to == Some(peer)).map(|(host, _)| *host);
@@ -133,6 +156,7 @@ impl Source {
         outlet.reading = None;
         outlet.in_flight.clear();
         outlet.mark = None;
+        (outlet.told, outlet.telling) = (Vector::new(), None);
         (outlet.heard_at, outlet.moved_at) = (now, now);
         if let Some(to) = outlet.to {
             self.next_stream += 1;
@@ -250,8 +274,48 @@ impl Source {
         }
     }
 
+    /// Reads the digests of blocks that the receiver has acknowledged, unless it was told.
+    fn tell_digests(&mut self, host: HostId, reads: &mut dyn Reads, out: &mut Outputs) {
+        let Some(outlet) = self.outlets.get_mut(&host) else { return };
+        let idle = outlet.state == State::Streaming && outlet.telling.is_none();
+        if !idle || outlet.to.is_none_or(|to| !self.comparing.contains(&to)) {
+            return;
+        }
+        let both = self.committed.iter().map(|(origin, seq)| (origin, seq.min(outlet.held.get(origin))));
+        let whole = both.map(|(origin, seq)| (origin, Seq(seq.0 - seq.0 % self.block)));
+        let upto = whole.filter(|(origin, seq)| *seq > outlet.told.get(*origin));
+        let upto: Vector = upto.take(limits::LOG_DIGESTS_ORIGINS_MAX).collect();
+        if !upto.is_empty() {
+            let read = reads.next_read();
+            let after = upto.iter().map(|(origin, _)| (origin, outlet.told.get(origin))).collect();
+            outlet.telling = Some((read, upto));
+            out.push(Output::ReadDigests { read, after });
+        }
+    }
+
+    /// Digests were read: tell them.
+    pub(crate) fn on_digests_read(
+        &mut self,
+        read: ReadId,
+        digests: &[LogDigest],
+        reads: &mut dyn Reads,
+        out: &mut Outputs,
+    ) {
+        let asked = |outlet: &Outlet| outlet.telling.as_ref().is_some_and(|(asked, _)| *asked == read);
+        let Some((host, outlet)) = self.outlets.iter_mut().find(|(_, outlet)| asked(outlet)) else { return };
+        let (Some((_, upto)), Some(to)) = (outlet.telling.take(), outlet.to) else { return };
+        outlet.told.merge(&upto);
+        let digests: Vec<LogDigest> = digests.iter().filter(|digest| upto.holds(digest.upto)).copied().collect();
+        if !digests.is_empty() && self.comparing.contains(&to) {
+            out.push(Output::Send { to, message: PeerMessage::Digests { stream: outlet.stream, digests } });
+        }
+        let host = *host;
+        self.tell_digests(host, reads, out);
+    }
+
     /// Reads what the receiver lacks, if nothing is being read and there is room in flight.
     fn pump(&mut self, now: Instant, host: HostId, reads: &mut dyn Reads, out: &mut Outputs) {
+        self.tell_digests(host, reads, out);
         let mute = self.mute();
         let Some(outlet) = self.outlets.get_mut(&host).filter(|outlet| outlet.reading.is_none()) else { return };
         if let State::Snapshot { at: Some(at), unheld } = &outlet.state

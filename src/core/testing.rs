@@ -5,6 +5,7 @@ use crate::id::{Digest, Epoch, Origin, ProcessId, Seq, Vector};
 use crate::service::ledger::Standing;
 use crate::time::{Hlc, Instant, Now, Wall};
 use crate::topology::Topology;
+use crate::wire::Versions;
 
 const PAIR: &str = r#"
     cluster = "test"
@@ -34,7 +35,16 @@ pub(super) fn at(ms: u64) -> Now {
 /// The better placed, which knows of no living sibling yet.
 pub(super) fn first() -> Node {
     let topology = Topology::parse(PAIR, "t.toml").unwrap();
-    let config = NodeConfig { topology, topology_hash: 0, me: id("W1"), run: 1, pid: 1, seed: 1 };
+    let config = NodeConfig {
+        topology,
+        topology_hash: 0,
+        me: id("W1"),
+        run: 1,
+        pid: 1,
+        seed: 1,
+        versions: Versions::OURS,
+        block: 4,
+    };
     Node::new(config, at(0))
 }
 

@@ -17,7 +17,6 @@ use crate::error::{ErrorCode, Refusal};
 use crate::id::{ClientId, FeedId};
 use crate::limits;
 use crate::net::{CloseCode, FrameReader, FrameWriter, Link, ReadError};
-use crate::wire::Versions;
 use crate::wire::client::{ClientFrame, FeedFrame};
 use crate::wire::frame;
 
@@ -51,7 +50,7 @@ async fn converse(shared: &Arc<Shared>, link: &Link) -> Ended {
     };
     let mut reader = FrameReader::with_max(recv, limits::CLIENT_FRAME_BYTES_MAX);
     match reader.read_within::<ClientFrame>(limits::CONNECT_WAIT).await {
-        Ok(ClientFrame::Hello { versions }) if Versions::OURS.common(versions).is_some() => {}
+        Ok(ClientFrame::Hello { versions }) if shared.hello.versions.common(versions).is_some() => {}
         Ok(ClientFrame::Hello { .. }) => return end(CloseCode::Version),
         Ok(ClientFrame::Request(_) | ClientFrame::Follow { .. }) => {
             return (CloseCode::BadFrame, "the first frame is no hello".to_owned());
@@ -89,6 +88,10 @@ async fn hear_requests(shared: &Shared, client: ClientId, mut reader: FrameReade
     let places = Arc::new(Semaphore::new(limits::CLIENT_INPUTS_WAITING_MAX));
     loop {
         match reader.read::<ClientFrame>().await {
+            // As a build would that knows no such request.
+            Ok(Some(frame)) if !shared.hello.versions.knows(frame.since()) => {
+                return (CloseCode::BadFrame, "no request that I know".to_owned());
+            }
             Ok(Some(ClientFrame::Request(request))) => {
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else { return end(CloseCode::Goodbye) };
                 if shared.asks.send(Event::Asked { client, request, place }).await.is_err() {

@@ -25,7 +25,7 @@ use crate::id::{ClientId, FeedId, Token};
 use crate::limits;
 use crate::net::FrameSender;
 use crate::service::rows::Rows;
-use crate::service::{feed, ledger, log, query, snapshot};
+use crate::service::{blocks, feed, ledger, log, query, snapshot};
 use crate::store::Store;
 use crate::time::{Instant, Now};
 use crate::wire::client::{FeedFrame, ServerFrame};
@@ -277,6 +277,12 @@ impl Driver {
                 chunk: snapshot::read_chunk(rows, &at, limits::SNAPSHOT_BYTES_MAX),
                 standing: ledger::standing(rows),
             }),
+            Output::ReadDigests { read, after } => {
+                self.read(|rows| Input::DigestsRead { read, digests: blocks::digests(rows, &after) })
+            }
+            Output::CompareDigests { with, told } => {
+                self.read(|rows| Input::DigestsCompared { with, compared: blocks::compare(rows, &told) })
+            }
             Output::Query { client, number, shown, query } => self.read(|rows| Input::QueryDone {
                 client,
                 number,

@@ -107,7 +107,7 @@ async fn greet(shared: &Shared, link: &Link) -> Result<(PeerHello, FrameReader<R
     }
     let mut control = FrameReader::new(stream);
     let hello: PeerHello = control.read_within(limits::CONNECT_WAIT).await.map_err(|error| error.to_string())?;
-    if let Err((code, reason)) = check_hello(&hello, &shared.topology.cluster) {
+    if let Err((code, reason)) = check_hello(&hello, &shared.hello) {
         link.close(code, reason);
         return Err(reason.to_owned());
     }
@@ -139,6 +139,10 @@ async fn hear_bulk(shared: &Shared, from: ProcessId, link: &Link) -> Ended {
 async fn hear_lane(shared: &Shared, from: ProcessId, mut lane: FrameReader<RecvStream>) -> Ended {
     loop {
         match lane.read::<PeerMessage>().await {
+            // As a build would that knows no such message.
+            Ok(Some(message)) if !shared.hello.versions.knows(message.since()) => {
+                return Some((CloseCode::BadFrame, "a message of a version that we did not say we know".to_owned()));
+            }
             Ok(Some(message)) => shared.events.send(Event::Input(Input::Peer { from, message })).await.ok()?,
             // The sender is leaving; what it said on its other lane may still be on its way.
             Ok(None) => std::future::pending().await,

@@ -27,7 +27,6 @@ use crate::net::{CertBook, NodeEndpoint};
 use crate::service::ledger::WriterMark;
 use crate::store::Store;
 use crate::topology::HostSpec;
-use crate::wire::Versions;
 use crate::wire::peer::PeerHello;
 
 /// What is joined.
@@ -98,7 +97,7 @@ pub(super) fn join(
 
 fn hello(config: &NodeConfig) -> PeerHello {
     PeerHello {
-        versions: Versions::OURS,
+        versions: config.versions,
         cluster: config.topology.cluster.clone(),
         run: config.run,
         pid: config.pid,

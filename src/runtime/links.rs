@@ -18,7 +18,6 @@ use crate::core::io::Input;
 use crate::id::ProcessId;
 use crate::limits;
 use crate::net::{CloseCode, FrameReader, FrameSender, FrameWriter, Link, SendError};
-use crate::wire::Versions;
 use crate::wire::frame;
 use crate::wire::heartbeat::Heartbeat;
 use crate::wire::peer::{Lane, PeerHello, PeerMessage};
@@ -43,6 +42,8 @@ pub(super) struct Lanes {
     control: FrameSender,
     bulk: FrameSender,
     link: Link,
+    /// The newest version that the peer and we understand.
+    version: u16,
     run: u64,
     serial: u64,
 }
@@ -82,6 +83,11 @@ impl Links {
     pub(super) fn send(&mut self, to: ProcessId, message: &PeerMessage) -> Option<Input> {
         let peer = self.want(to)?;
         let lanes = peer.lanes.as_ref()?;
+        if message.since() > lanes.version {
+            debug_assert!(false, "{to} does not know {message:?}");
+            tracing::error!(peer = %to, ?message, "not sent: the peer does not know such a message");
+            return None;
+        }
         let lane = match message.lane() {
             Lane::Control => &lanes.control,
             Lane::Bulk => &lanes.bulk,
@@ -267,14 +273,14 @@ impl Keeper {
         let control = open_lane(&link, Lane::Control, &first).await?;
         let answer = link.accept_uni().await.map_err(text)?;
         let hello: PeerHello = FrameReader::new(answer).read_within(limits::CONNECT_WAIT).await.map_err(text)?;
-        if let Err((code, reason)) = check_hello(&hello, &self.shared.hello.cluster) {
+        let version = check_hello(&hello, &self.shared.hello).map_err(|(code, reason)| {
             link.close(code, reason);
-            return Err(reason.to_owned());
-        }
+            reason.to_owned()
+        })?;
         let bulk = open_lane(&link, Lane::Bulk, &[]).await?;
         let (control, control_writer) = FrameWriter::new(control, limits::PEER_FRAMES_WAITING_MAX);
         let (bulk, bulk_writer) = FrameWriter::new(bulk, limits::PEER_FRAMES_WAITING_MAX);
-        let lanes = Lanes { control, bulk, link, run: hello.run, serial };
+        let lanes = Lanes { control, bulk, link, version, run: hello.run, serial };
         Ok(Opened { hello, lanes, control: control_writer, bulk: bulk_writer })
     }
 
@@ -296,15 +302,12 @@ impl Keeper {
     }
 }
 
-/// Whether the other side is one of us.
-pub(super) fn check_hello(hello: &PeerHello, cluster: &str) -> Result<(), (CloseCode, &'static str)> {
-    if hello.cluster != cluster {
-        Err((CloseCode::WrongCluster, "another cluster"))
-    } else if Versions::OURS.common(hello.versions).is_none() {
-        Err((CloseCode::Version, "no common wire version"))
-    } else {
-        Ok(())
+/// The version to speak, if the other side is one of us.
+pub(super) fn check_hello(hello: &PeerHello, ours: &PeerHello) -> Result<u16, (CloseCode, &'static str)> {
+    if hello.cluster != ours.cluster {
+        return Err((CloseCode::WrongCluster, "another cluster"));
     }
+    ours.versions.common(hello.versions).ok_or((CloseCode::Version, "no common wire version"))
 }
 
 /// A heartbeat that fits its datagram, and how much had to be left out for that. What keeps its sender from being taken

@@ -23,14 +23,19 @@ use super::writer::Writing;
 use crate::core::io::Input;
 use crate::core::node::NodeConfig;
 use crate::id::{HostId, ProcessId};
+use crate::limits;
 use crate::net::{CertBook, CloseCode, Identity, NodeEndpoint, certs};
 use crate::store::{LmdbStore, Store, StoreIdentity};
 use crate::topology::{HostSpec, ProcessSpec, Topology};
+use crate::wire::{VERSION, VERSION_OLDEST, Versions};
 
 /// How long the last words of a process that leaves may take to leave, too.
 const LAST_WORDS: Duration = Duration::from_millis(60);
 /// How long tasks and other sides have to take note of the end.
 const FAREWELL: Duration = Duration::from_millis(300);
+
+/// The newest wire version that a process is to speak.
+const WIRE: &str = "GAGGLE_WIRE";
 
 /// What a process is started with.
 #[derive(Debug, Clone)]
@@ -251,6 +256,18 @@ impl Signals {
     }
 }
 
+/// What this process understands: all that this build does, or as much as it is told, so that all processes of a
+/// cluster can be replaced before any writes what an older build cannot read. Tests make an older build of this one so.
+fn versions() -> Result<Versions, RunError> {
+    let Ok(newest) = std::env::var(WIRE) else { return Ok(Versions::OURS) };
+    let known = newest.parse().ok().filter(|newest| (VERSION_OLDEST..=VERSION).contains(newest));
+    known.map(Versions::upto).ok_or_else(|| {
+        RunError::Start(format!(
+            "{WIRE} is {newest:?}: this program speaks wire versions {VERSION_OLDEST} to {VERSION}"
+        ))
+    })
+}
+
 pub(super) fn node_config(options: &NodeOptions) -> Result<NodeConfig, RunError> {
     Ok(NodeConfig {
         topology: options.topology.clone(),
@@ -259,6 +276,8 @@ pub(super) fn node_config(options: &NodeOptions) -> Result<NodeConfig, RunError>
         run: random()?,
         pid: std::process::id(),
         seed: random()?,
+        versions: versions()?,
+        block: limits::LOG_BLOCK_ENTRIES,
     })
 }
 

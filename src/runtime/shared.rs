@@ -12,7 +12,6 @@ use crate::core::io::Rank;
 use crate::id::{ClientId, FeedId, HostId, ProcessId, PublicKey};
 use crate::net::{CertBook, NodeEndpoint};
 use crate::topology::Topology;
-use crate::wire::Versions;
 use crate::wire::client::ServerFrame;
 use crate::wire::peer::PeerHello;
 
@@ -75,7 +74,7 @@ impl Shared {
     /// What we say first to clients.
     pub(super) fn greeting(&self) -> ServerFrame {
         ServerFrame::Hello {
-            versions: Versions::OURS,
+            versions: self.hello.versions,
             cluster: self.topology.cluster.clone(),
             process: self.me,
             host: self.host,

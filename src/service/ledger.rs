@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Digest, EntryId, Epoch, Origin, Seq, Vector};
+use crate::limits;
+use crate::service::blocks::Sums;
 use crate::service::digested::Digested;
 use crate::service::entry::Entry;
 use crate::service::intake::{self, IntakeContext, IntakeResult, IntakeStep, WriteRequest};
@@ -187,21 +189,34 @@ pub fn commit(
     wall: Wall,
     writes: Vec<(WriteId, Write)>,
 ) -> Result<Committed, Fenced> {
+    commit_in_blocks(rows, epoch, wall, writes, limits::LOG_BLOCK_ENTRIES)
+}
+
+/// The same, with digests of so many entries: fewer in tests, whose logs are short.
+pub fn commit_in_blocks(
+    rows: &mut dyn RowsMut,
+    epoch: Epoch,
+    wall: Wall,
+    writes: Vec<(WriteId, Write)>,
+    block: u64,
+) -> Result<Committed, Fenced> {
     let before = Meta::load(rows);
     if before.epoch != epoch {
         return Err(Fenced { newest: before.epoch });
     }
-    let mut batch = Batch { rows: Digested::new(rows), meta: before.clone(), wall, proved: BTreeMap::new() };
+    let (rows, sums) = (Digested::new(rows), Sums::new(block));
+    let mut batch = Batch { rows, meta: before.clone(), wall, proved: BTreeMap::new(), sums };
     let outcomes = writes.into_iter().map(|(id, write)| (id, batch.write(write))).collect();
-    let Batch { rows: digested, meta: mut after, proved, .. } = batch;
+    let Batch { rows: mut digested, meta: mut after, proved, sums, .. } = batch;
     after.digest = digested.after(before.digest);
+    sums.save(&mut digested);
     // What an unfinished snapshot would bring has come by the log.
     after.snapshot.take_if(|cursor| after.vector.covers(&cursor.vector));
     after.ahead.on_held(&after.vector);
     for (origin, seq) in before.vector.iter() {
         assert!(after.vector.get(origin) >= seq, "what is held never falls");
     }
-    after.save(&before, rows);
+    after.save(&before, &mut digested);
     Ok(Committed { outcomes, standing: after.standing(), proved })
 }
 
@@ -219,6 +234,7 @@ struct Batch<'a> {
     meta: Meta,
     wall: Wall,
     proved: BTreeMap<Origin, Vector>,
+    sums: Sums,
 }
 
 impl Batch<'_> {
@@ -258,6 +274,7 @@ impl Batch<'_> {
         let EntryId { origin, seq } = entry.id;
         assert_eq!(self.meta.vector.get(origin).0 + 1, seq.0, "a log has no gap");
         self.rows.put(Table::Log, &keys::log(entry.id), bytes);
+        self.sums.add(&mut self.rows, entry.id, bytes);
         rules::apply_entry(&mut self.rows, &mut self.meta.trim, entry);
         self.meta.vector.raise(origin, seq);
         self.meta.hlc = self.meta.hlc.max(entry.hlc);

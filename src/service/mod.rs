@@ -4,6 +4,7 @@
 //! on LMDB, in memory and in the simulator. Applying entries commutes, associates and absorbs repeats (P5), which the
 //! property tests of [`rules`] show.
 
+pub mod blocks;
 mod digested;
 pub mod entry;
 pub mod feed;

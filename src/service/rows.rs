@@ -9,7 +9,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Table {
-    /// Epoch, writer, own origin, vector, clock, digest: what the host knows about itself.
+    /// Epoch, writer, own origin, vector, clock, digests: what the host knows about itself.
     Meta = 0,
     /// origin, seq -> entry: what relays read.
     Log = 1,

@@ -13,8 +13,9 @@ use crate::id::{Digest, EntryId, Epoch, HostId, ProcessId, Token, Vector};
 use crate::service::intake::{Accepted, WriteOp};
 use crate::service::query::{Answer, ListPart, ShownPost};
 use crate::topology::{AckLevel, Role};
-use crate::wire::Versions;
 use crate::wire::heartbeat::{Duty, Life};
+use crate::wire::report::ClusterReport;
+use crate::wire::{REPORTS, VERSION_OLDEST, Versions};
 
 /// Client to process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,27 @@ pub enum RequestBody {
         /// Only posts before this stamp.
         before: Option<crate::service::entry::Stamp>,
     },
+    /// How is the cluster, with what hosts report?
+    Report,
+}
+
+impl ClientFrame {
+    /// The first version that knows this form.
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::Hello { .. } | Self::Follow { .. } => VERSION_OLDEST,
+            Self::Request(request) => match &request.body {
+                RequestBody::Assign
+                | RequestBody::Status
+                | RequestBody::Drain { .. }
+                | RequestBody::Write { .. }
+                | RequestBody::WhoAmI
+                | RequestBody::List { .. }
+                | RequestBody::Timeline { .. } => VERSION_OLDEST,
+                RequestBody::Report => REPORTS,
+            },
+        }
+    }
 }
 
 /// Process to client, on the request stream.
@@ -142,6 +164,8 @@ pub enum Response {
         /// What is missing: origin, and the first and last seq.
         gaps: Vec<(EntryId, EntryId)>,
     },
+    /// To `Report`.
+    Report(Box<ClusterReport>),
 }
 
 /// A write that was acknowledged.

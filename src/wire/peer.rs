@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, HostId, Vector};
+use crate::service::blocks::LogDigest;
 use crate::service::ledger::EntryRun;
 use crate::service::snapshot::Part;
 use crate::time::Hlc;
-use crate::wire::Versions;
 use crate::wire::heartbeat::{Duty, HostView};
+use crate::wire::report::HostReport;
+use crate::wire::{REPORTS, VERSION_OLDEST, Versions};
 
 /// The first frame in each direction of a connection between processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,9 +152,46 @@ pub enum PeerMessage {
         /// The rows.
         part: Part,
     },
+    /// Primary to sibling, of their host; relay to another host's relay, of its host; relay to sibling, of another host.
+    Report(HostReport),
+    /// Relay to another host's primary: the digests of blocks that both hold.
+    Digests {
+        /// As in `Open`.
+        stream: u64,
+        /// The digests.
+        digests: Vec<LogDigest>,
+    },
 }
 
 impl PeerMessage {
+    /// The first version that knows this form.
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::Election { .. }
+            | Self::Alive { .. }
+            | Self::Coordinator { .. }
+            | Self::Goodbye
+            | Self::Drained
+            | Self::Drain
+            | Self::View(_)
+            | Self::Committed { .. }
+            | Self::Copies { .. }
+            | Self::Open { .. }
+            | Self::Held { .. }
+            | Self::Closed { .. }
+            | Self::Batch { .. }
+            | Self::Snapshot { .. }
+            | Self::SnapshotDone { .. }
+            | Self::SnapshotHeld { .. }
+            | Self::SnapshotOffer { .. }
+            | Self::SnapshotWanted { .. }
+            | Self::SnapshotRows { .. }
+            | Self::Recall
+            | Self::Recalled { .. } => VERSION_OLDEST,
+            Self::Report(_) | Self::Digests { .. } => REPORTS,
+        }
+    }
+
     /// The lane that this message travels on.
     pub fn lane(&self) -> Lane {
         match self {
@@ -175,7 +214,9 @@ impl PeerMessage {
             | Self::SnapshotOffer { .. }
             | Self::SnapshotWanted { .. }
             | Self::Recall
-            | Self::Recalled { .. } => Lane::Control,
+            | Self::Recalled { .. }
+            | Self::Report(_)
+            | Self::Digests { .. } => Lane::Control,
         }
     }
 }

@@ -9,6 +9,7 @@
 #![expect(clippy::panic, reason = "test code: what fails here fails the test")]
 
 mod crowd;
+mod differences;
 mod drill;
 mod harness;
 mod hosts;

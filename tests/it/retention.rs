@@ -61,6 +61,9 @@ async fn posts_over_the_count_go_at_every_host_and_are_not_made_again() {
     wait_shown(&ann, kept(&ids)).await;
     cluster.start_host("lenss4");
     cluster.wait("the same state everywhere", |status: &Status| status.is_healthy() && status.is_converged()).await;
+    let trims = |status: &Status| status.hosts.iter().map(|host| host.trimmed_before.clone()).collect::<BTreeSet<_>>();
+    let one = |status: &Status| trims(status).len() == 1 && !trims(status).contains(&None);
+    cluster.wait("every host says up to when posts went", one).await;
     for host in HOSTS {
         wait_shown(&ann.again_at(&cluster, host).await, kept(&ids)).await;
     }

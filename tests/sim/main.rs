@@ -4,20 +4,21 @@
 
 mod harness;
 
-use harness::{Loads, Mutant, Options, run};
+use harness::{Loads, Mutant, Options, Wires, run};
 
 /// The command that replays a seed.
 const REPLAY: &str = "cargo run --release --example sim -- --seeds 1 --verbose --start";
 
 /// Runs seeds up to the first that fails: what went wrong, the last lines, and the command to replay it.
-fn first_failure(seeds: impl IntoIterator<Item = u64>, loads: Loads) -> Result<(), String> {
+fn first_failure(seeds: impl IntoIterator<Item = u64>, loads: Loads, wires: Wires) -> Result<(), String> {
     for seed in seeds {
         let _guard = NameSeed(seed);
-        if let Some(failure) = run(Options { loads, ..Options::new(seed) }).failure {
-            let lines = run(Options { trace: 150, loads, ..Options::new(seed) }).trace.join("\n");
+        if let Some(failure) = run(Options { loads, wires, ..Options::new(seed) }).failure {
+            let lines = run(Options { trace: 150, loads, wires, ..Options::new(seed) }).trace.join("\n");
             return Err(format!(
-                "seed {seed} {failure}\nlast lines:\n{lines}\nreplay: {REPLAY} {seed} --load {}",
-                loads.name()
+                "seed {seed} {failure}\nlast lines:\n{lines}\nreplay: {REPLAY} {seed} --load {} --wires {}",
+                loads.name(),
+                wires.name()
             ));
         }
     }
@@ -37,16 +38,16 @@ impl Drop for NameSeed {
 
 #[test]
 fn promises_hold_in_the_first_seeds() {
-    first_failure(0..100, Loads::Drawn).unwrap_or_else(|failure| panic!("{failure}"));
+    first_failure(0..100, Loads::Drawn, Wires::Drawn).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 #[test]
 fn promises_hold_in_the_second_seeds() {
-    first_failure(1_000..1_100, Loads::Drawn).unwrap_or_else(|failure| panic!("{failure}"));
+    first_failure(1_000..1_100, Loads::Drawn, Wires::Drawn).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// Each found a bug, in the node or in what people may expect of it: what it taught stands in docs/simulator.md. They were
-/// found before there were other loads than the calm one, and make the same runs with it.
+/// found before there were other loads than the calm one, and a second version of the wire, and make the same runs without.
 const REGRESSIONS: &[u64] = &[1_745, 7_097, 7_861, 21_238];
 
 /// The same, with the loads that they draw.
@@ -57,7 +58,7 @@ const REGRESSIONS_UNDER_HEAVY_LOAD: &[u64] = &[20_698];
 
 #[test]
 fn seeds_that_once_failed_hold() {
-    let with = |seeds: &'static [u64], loads| first_failure(seeds.iter().copied(), loads);
+    let with = |seeds: &'static [u64], loads| first_failure(seeds.iter().copied(), loads, Wires::First);
     with(REGRESSIONS, Loads::Calm)
         .and_then(|()| with(REGRESSIONS_UNDER_LOAD, Loads::Drawn))
         .and_then(|()| with(REGRESSIONS_UNDER_HEAVY_LOAD, Loads::Heavy))

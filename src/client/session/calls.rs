@@ -91,7 +91,7 @@ impl Session {
     ) {
         let route = match &body {
             RequestBody::Assign => Route::Here,
-            RequestBody::Status => Route::Any,
+            RequestBody::Status | RequestBody::Report => Route::Any,
             RequestBody::Drain { process } if self.addrs.contains_key(process) => Route::Process(*process),
             RequestBody::Drain { process } => {
                 let refusal = Refusal::new(ErrorCode::UnknownProcess, format!("no way in is known to {process}"));
@@ -150,7 +150,7 @@ impl Session {
         };
         let (Some(id), Some(call)) = (conn, self.calls.get_mut(&key)) else { return };
         call.place = Place::Sent(id);
-        let body = call.body.clone();
+        let body = self.conns.get(&id).map_or(call.body.clone(), |conn| conn.worded(call.body.clone()));
         let token = match call.route {
             Route::Server => self.seen.asking().clone(),
             Route::Here | Route::Any | Route::Process(_) => Token::default(),
@@ -470,7 +470,8 @@ impl Session {
 fn is_answer(body: &RequestBody, response: &Response) -> bool {
     match response {
         Response::Assigned(_) => matches!(body, RequestBody::Assign),
-        Response::Status(_) => matches!(body, RequestBody::Status),
+        Response::Status(_) => matches!(body, RequestBody::Status | RequestBody::Report),
+        Response::Report(_) => matches!(body, RequestBody::Report),
         Response::Draining => matches!(body, RequestBody::Drain { .. }),
         Response::Written(_) => matches!(body, RequestBody::Write { .. }),
         Response::Answer(_) => {

@@ -8,8 +8,8 @@ use crate::client::session::{ConnId, Output, Outputs, Picture, Session, Trouble,
 use crate::id::{HostId, ProcessId, Token};
 use crate::limits;
 use crate::time::{Estimate, Instant};
-use crate::wire::Versions;
 use crate::wire::client::{ClientFrame, Request, RequestBody, Response, ServerFrame};
+use crate::wire::{REPORTS, Versions};
 
 /// A server that is silent while something is asked is asked for a sign of life first: one that only waits (for
 /// copies, or for a token) gives it, and is not suspected.
@@ -32,6 +32,8 @@ pub(super) enum ConnState {
     Open {
         /// The process's host.
         host: HostId,
+        /// The newest version that both sides understand.
+        version: u16,
     },
 }
 
@@ -119,8 +121,16 @@ impl Conn {
 
     pub(super) fn host(&self) -> Option<HostId> {
         match self.state {
-            ConnState::Open { host } => Some(host),
+            ConnState::Open { host, .. } => Some(host),
             ConnState::Dialing | ConnState::Greeting { .. } => None,
+        }
+    }
+
+    /// The question in a form that the other side understands.
+    pub(super) fn worded(&self, body: RequestBody) -> RequestBody {
+        match (self.state, &body) {
+            (ConnState::Open { version, .. }, RequestBody::Report) if version < REPORTS => RequestBody::Status,
+            _ => body,
         }
     }
 
@@ -289,10 +299,10 @@ impl Session {
         out: &mut Outputs,
     ) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if versions.common(Versions::OURS).is_none() {
+        let Some(version) = versions.common(Versions::OURS) else {
             let why = format!("it speaks wire versions {} to {}", versions.oldest, versions.newest);
             return self.give_up(at, id, Trouble { kind: TroubleKind::Protocol, why }, out);
-        }
+        };
         if conn.process != process {
             let why = format!("the process at its address calls itself {process}");
             return self.give_up(at, id, Trouble { kind: TroubleKind::Identity, why }, out);
@@ -300,7 +310,7 @@ impl Session {
         if let ConnState::Greeting { from } = conn.state {
             conn.measure_way(at.since(from));
         }
-        conn.state = ConnState::Open { host };
+        conn.state = ConnState::Open { host, version };
         if conn.punctual == Punctual::Late {
             self.avoided.remove(&process);
         }

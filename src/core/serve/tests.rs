@@ -97,7 +97,16 @@ const LATER: u64 = 2 * 3_600 * 1_000;
 /// W1 at the end of its election, where posts are kept for an hour and by nothing else unless this says so.
 fn keeper(topology: &str) -> Node {
     let topology = Topology::parse(topology, "t.toml").unwrap();
-    let config = NodeConfig { topology, topology_hash: 7, me: id("W1"), run: 1, pid: 1, seed: 1 };
+    let config = NodeConfig {
+        topology,
+        topology_hash: 7,
+        me: id("W1"),
+        run: 1,
+        pid: 1,
+        seed: 1,
+        versions: crate::wire::Versions::OURS,
+        block: crate::limits::LOG_BLOCK_ENTRIES,
+    };
     let mut node = Node::new(config, at(LATER));
     node.handle_timeout(at(LATER + 10_000), &mut Vec::new());
     assert!(matches!(node.serving, Serving::Taking { .. }));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::testing::standing;
+use crate::id::{Digest, EntryId};
 use crate::service::ledger::{EntryRun, Standing};
 
 struct Counter(u64);
@@ -52,7 +53,7 @@ impl Rig {
     fn offering() -> Self {
         let (b, mut out) = ("b".parse().unwrap(), Outputs::new());
         let mut rig = Self {
-            source: Source::new("a".parse().unwrap(), [b].into_iter(), 1, BEGUN),
+            source: Source::new("a".parse().unwrap(), [b].into_iter(), 1, 4, BEGUN),
             reads: Counter(0),
             stream: 0,
             now: BEGUN,
@@ -217,7 +218,7 @@ fn a_stream_that_moves_is_not_opened_anew() {
 #[test]
 fn what_a_host_said_last_is_passed_on_as_soon_as_nobody_serves_there() {
     let (b, c, mut out) = ("b".parse().unwrap(), "c".parse().unwrap(), Outputs::new());
-    let mut source = Source::new("a".parse().unwrap(), [b, c].into_iter(), 1, BEGUN);
+    let mut source = Source::new("a".parse().unwrap(), [b, c].into_iter(), 1, 4, BEGUN);
     let (reads, second) = (&mut Counter(0), "W2".parse().unwrap());
     source.on_serving(BEGUN, b, Some(primary()), &mut out);
     source.on_serving(BEGUN, c, Some(second), &mut out);
@@ -231,4 +232,56 @@ fn what_a_host_said_last_is_passed_on_as_soon_as_nobody_serves_there() {
     source.pump_all(BEGUN, reads, &mut out);
     let after = vec![(said, Seq::ZERO)];
     assert_eq!(out, [Output::ReadLog { read: ReadId(1), after, bytes_max: limits::BATCH_BYTES_MAX }]);
+}
+
+/// A stream to `b`, which understands this version of the wire, over which all 9 entries flow.
+fn streaming(version: u16) -> Rig {
+    let mut rig = Rig::offering();
+    rig.source.on_version(primary(), version);
+    rig
+}
+
+fn digest(seq: u64) -> LogDigest {
+    LogDigest { upto: EntryId { origin: origin(), seq: Seq(seq) }, digest: Digest(u128::from(seq)) }
+}
+
+/// Which digests a stream asks for.
+fn asked(out: &Outputs) -> Vec<(ReadId, Vec<(Origin, Seq)>)> {
+    let asked = out.iter().filter_map(|output| {
+        if let Output::ReadDigests { read, after } = output { Some((*read, after.clone())) } else { None }
+    });
+    asked.collect()
+}
+
+#[test]
+fn digests_of_what_is_acknowledged_are_told_once_and_anew_over_a_new_stream() {
+    let mut rig = streaming(REPORTS);
+    let out = rig.held(7);
+    let [(read, after)] = &asked(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(after, &[(origin(), Seq::ZERO)]);
+    let told = |rig: &mut Rig, read, digests: &[LogDigest]| {
+        let mut out = Outputs::new();
+        rig.source.on_digests_read(read, digests, &mut rig.reads, &mut out);
+        out
+    };
+    // The store holds more blocks than the receiver has acknowledged.
+    let message = PeerMessage::Digests { stream: rig.stream, digests: vec![digest(4)] };
+    assert_eq!(told(&mut rig, *read, &[digest(4), digest(8)]), [send(message)]);
+    assert_eq!(asked(&rig.held(7)), [], "it was told");
+    let out = rig.held(9);
+    let [(read, after)] = &asked(&out)[..] else { panic!("{out:?}") };
+    assert_eq!(after, &[(origin(), Seq(4))]);
+    assert_eq!(told(&mut rig, *read, &[]), [], "a block that has no digest is passed over");
+    assert_eq!(asked(&rig.held(9)), []);
+    let mut out = Outputs::new();
+    rig.source.on_link(rig.now, primary(), &mut out);
+    let [Output::Send { message: PeerMessage::Open { stream }, .. }] = out[..] else { panic!("{out:?}") };
+    rig.stream = stream;
+    assert_eq!(asked(&rig.held(9)).len(), 1);
+}
+
+#[test]
+fn who_does_not_know_digests_is_told_none() {
+    let mut rig = streaming(REPORTS - 1);
+    assert_eq!(asked(&rig.held(9)), []);
 }

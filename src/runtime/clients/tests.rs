@@ -4,6 +4,7 @@ use super::super::testing::{End, PATIENCE, pair, soon};
 use super::*;
 use crate::id::{Origin, Seq, Token, Vector};
 use crate::net::{ClientEndpoint, FrameSender, Identity, LinkEnd};
+use crate::wire::Versions;
 use crate::wire::client::{Request, RequestBody};
 
 /// A client that has said `Hello`.

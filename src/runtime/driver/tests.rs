@@ -34,7 +34,16 @@ impl Rig {
         };
         let clock = Clock::start();
         let topology = end.shared.topology.clone();
-        let config = NodeConfig { topology, topology_hash: 0, me: end.shared.me, run: 1, pid: 1, seed: 1 };
+        let config = NodeConfig {
+            topology,
+            topology_hash: 0,
+            me: end.shared.me,
+            run: 1,
+            pid: 1,
+            seed: 1,
+            versions: crate::wire::Versions::OURS,
+            block: crate::limits::LOG_BLOCK_ENTRIES,
+        };
         Self { driver: Driver::new(Node::new(config, clock.now()), clock, joints), _end: end }
     }
 

@@ -105,6 +105,8 @@ fn what_a_host_knows_about_itself_has_these_bytes() {
         // The wall clock in microseconds (18), and 12 bits of counter.
         row("hlc", "80c004"),
         row("origin", H1),
+        // The last seq summed up, and the sum over the log's entries so far.
+        of_origin("p", "01ebcfcea2ddff8888abd1b4f8d9a09abaf738"),
         of_origin("v", "01"),
         row("writer", "0150 01"),
     ];

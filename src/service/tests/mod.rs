@@ -1,5 +1,6 @@
 //! Tests of the whole room over rows in memory.
 
+mod blocks;
 mod golden;
 mod ledger;
 mod merge;

@@ -35,9 +35,10 @@ impl Up {
         Self::keep(&words, topology, log)
     }
 
-    /// Starts one process of the topology, of this program.
-    pub(crate) fn node(program: &str, topology: &Path, id: &str, log: PathBuf) -> Self {
-        Self::keep(&[program, "node", id], topology, log)
+    /// Starts one process of the topology, as these words say before its name.
+    pub(crate) fn node(program: &[String], topology: &Path, id: &str, log: PathBuf) -> Self {
+        let words: Vec<&str> = program.iter().map(String::as_str).chain(["node", id]).collect();
+        Self::keep(&words, topology, log)
     }
 
     fn keep(words: &[&str], topology: &Path, log: PathBuf) -> Self {

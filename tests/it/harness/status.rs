@@ -20,6 +20,9 @@ pub(crate) struct Host {
     pub(crate) epoch: u64,
     pub(crate) sessions: u32,
     pub(crate) digest: String,
+    /// None while it has not said.
+    pub(crate) wire: Option<u16>,
+    pub(crate) trimmed_before: Option<String>,
     pub(crate) vector: BTreeMap<String, u64>,
     pub(crate) processes: Vec<Process>,
 }

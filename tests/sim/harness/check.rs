@@ -1,11 +1,14 @@
 //! The end of a simulation: what the world looks like then, for the judge ([`super::history::end`]).
 
 use gaggle::core::node::Node;
-use gaggle::id::{ProcessId, UserId};
+use gaggle::id::{EntryId, HostId, ProcessId, Seq, UserId};
+use gaggle::service::blocks;
 use gaggle::service::query::{self, Answer, Query};
 use gaggle::wire::heartbeat::Duty;
 
+use super::Mutant;
 use super::history::end::{Moment, Shown};
+use super::history::{Breach, Promise, Verdict};
 use super::world::{State, World};
 
 impl World {
@@ -50,10 +53,34 @@ impl World {
         procs.map(|proc| proc.id).collect()
     }
 
+    /// P5: a node that finds another host's log to differ is right.
+    pub(crate) fn blame_differences(&self, host: usize, with: HostId, differing: &[EntryId]) -> Verdict {
+        // Its entries differ from those of others, and it is there to show what that leads to.
+        if differing.is_empty() || self.is(Mutant::NoCausalGate) {
+            return Ok(());
+        }
+        let what = format!("the logs of host {host} and of {with} differ in the blocks up to {differing:?}");
+        Err(Breach { promise: Promise::P5, what })
+    }
+
+    /// In the end the logs of all hosts are compared, whether nodes told each other of those blocks or not.
+    fn compare_logs(&self) -> Verdict {
+        for host in 0..self.disks.len() {
+            let rows = self.seen_rows(host);
+            let after: Vec<_> = self.disks[host].vector().iter().map(|(origin, _)| (origin, Seq::ZERO)).collect();
+            let digests = blocks::digests(&rows, &after);
+            for other in host + 1..self.disks.len() {
+                let compared = blocks::compare(&self.seen_rows(other), &digests);
+                self.blame_differences(other, self.topology.hosts[host].id, &compared.differing)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Has the judge look at what the hosts show in the end.
     pub(crate) fn check_end(&mut self) {
         let shown: Vec<Shown> = (0..self.disks.len()).map(|host| self.shown(host)).collect();
-        let verdict = self.history.on_end(&shown);
+        let verdict = self.compare_logs().and_then(|()| self.history.on_end(&shown));
         self.judge(verdict);
     }
 

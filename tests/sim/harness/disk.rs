@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use gaggle::core::io::{Input, Output, StoreTrouble};
 use gaggle::id::{Epoch, Vector};
 use gaggle::limits;
+use gaggle::service::blocks;
 use gaggle::service::entry::Entry;
 use gaggle::service::feed;
 use gaggle::service::ledger::{self, Committed, Standing, Write, WriteId};
@@ -30,6 +31,9 @@ const COMMIT_MAX: u64 = 400_000;
 
 /// What is said here is little: small parts, so that a snapshot has many, and breaks between them.
 const SNAPSHOT_BYTES: usize = 100;
+
+/// Entries of one digest of the log: few, so that there are some, and comparisons of them.
+pub(crate) const LOG_BLOCK: u64 = 8;
 
 /// What waits for the lock.
 #[derive(Debug)]
@@ -217,7 +221,7 @@ impl World {
         let wall = self.now(proc).wall;
         let rows = Transaction::new(&self.disks[host].tables);
         let mut rows = Seen::new(rows, self.options.mutant, self.topology.hosts[host].id);
-        let result = ledger::commit(&mut rows, fence, wall, writes);
+        let result = ledger::commit_in_blocks(&mut rows, fence, wall, writes, LOG_BLOCK);
         let changes = rows.into_rows().into_changes();
         match &result {
             Ok(committed) => {
@@ -362,6 +366,13 @@ impl World {
                 chunk: snapshot::read_chunk(rows, at, SNAPSHOT_BYTES),
                 standing: ledger::standing(rows),
             },
+            Output::ReadDigests { read, after } => {
+                Input::DigestsRead { read: *read, digests: blocks::digests(rows, after) }
+            }
+            Output::CompareDigests { with, told } => {
+                let compared = blocks::compare(rows, told);
+                Input::DigestsCompared { with: *with, compared }
+            }
             Output::Query { client, number, shown, query } => Input::QueryDone {
                 client: *client,
                 number: *number,
@@ -382,6 +393,10 @@ impl World {
             | Output::Kill { .. }
             | Output::Exit { .. } => return,
         };
+        if let Input::DigestsCompared { with, compared } = &input {
+            let verdict = self.blame_differences(host, *with, &compared.differing);
+            self.judge(verdict);
+        }
         let after = self.dice.between(10, 100) * self.disks[host].read_slowness.max(1);
         self.after(after, Event::Input { proc, life, input: Box::new(input) });
     }

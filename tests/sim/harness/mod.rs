@@ -31,7 +31,7 @@ mod world;
 use history::Breach;
 pub(crate) use load::Loads;
 pub(crate) use mutants::Mutant;
-pub(crate) use shape::Shape;
+pub(crate) use shape::{Shape, Wires};
 use world::{Counts, World};
 pub(crate) use world::{Failure, seconds};
 
@@ -45,6 +45,7 @@ pub(crate) struct Options {
     pub(crate) heartbeats: bool,
     pub(crate) mutant: Option<Mutant>,
     pub(crate) loads: Loads,
+    pub(crate) wires: Wires,
     /// Else one is drawn.
     pub(crate) shape: Option<Shape>,
     /// How many people; else that is drawn.
@@ -67,6 +68,7 @@ impl Options {
             heartbeats: false,
             mutant: None,
             loads: Loads::Drawn,
+            wires: Wires::Drawn,
             shape: None,
             people: None,
             who: None,

@@ -48,10 +48,13 @@ pub(crate) enum Mutant {
     LateRunFirst,
     /// A host does not remember what it was trimmed to: posts that come late are kept (P5).
     ForgetsTheTrim,
+    /// Other hosts are sent one host's entries with other bytes, which change nothing else: only digests of the log tell
+    /// (P5).
+    OtherBytes,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::NoFence,
         Self::FenceOutside,
         Self::LocalRequestIds,
@@ -67,6 +70,7 @@ impl Mutant {
         Self::ResumesOneLate,
         Self::LateRunFirst,
         Self::ForgetsTheTrim,
+        Self::OtherBytes,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -86,6 +90,7 @@ impl Mutant {
             Self::ResumesOneLate => "resumes-one-late",
             Self::LateRunFirst => "late-run-first",
             Self::ForgetsTheTrim => "forgets-the-trim",
+            Self::OtherBytes => "other-bytes",
         }
     }
 }
@@ -110,7 +115,8 @@ impl Mutant {
             | Self::NoToken
             | Self::AckBeforeSync
             | Self::WrongSender
-            | Self::ResumesOneLate => &[],
+            | Self::ResumesOneLate
+            | Self::OtherBytes => &[],
         }
     }
 
@@ -142,13 +148,26 @@ impl World {
     }
 
     /// What a mutant's process sends instead.
-    pub(crate) fn changed_on_its_way(&self, mut message: PeerMessage) -> PeerMessage {
+    pub(crate) fn changed_on_its_way(&self, proc: usize, mut message: PeerMessage) -> PeerMessage {
         if self.is(Mutant::NoCausalGate)
             && let PeerMessage::Batch { runs, .. } = &mut message
         {
             for bytes in runs.iter_mut().flat_map(|run| &mut run.entries) {
                 if let Ok(entry) = Entry::decode(bytes) {
                     *bytes = Entry { after: Vector::new(), ..entry }.encode();
+                }
+            }
+        }
+        if self.is(Mutant::OtherBytes)
+            && self.procs[proc].host == 0
+            && let PeerMessage::Batch { runs, .. } = &mut message
+        {
+            let own = runs.iter_mut().filter(|run| run.origin.host == self.topology.hosts[0].id);
+            for bytes in own.flat_map(|run| &mut run.entries) {
+                if let Ok(mut entry) = Entry::decode(bytes) {
+                    // That it comes after the one before it goes without saying.
+                    entry.after.set(entry.id.origin, Seq(entry.id.seq.0 - 1));
+                    *bytes = entry.encode();
                 }
             }
         }

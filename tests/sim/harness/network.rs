@@ -3,7 +3,6 @@
 
 use gaggle::core::io::Input;
 use gaggle::id::ProcessId;
-use gaggle::wire::Versions;
 use gaggle::wire::heartbeat::Heartbeat;
 use gaggle::wire::peer::{Lane, PeerHello, PeerMessage};
 
@@ -87,7 +86,7 @@ impl World {
             let link = self.link(from, to);
             *link = Link { state: LinkState::Up, generation, life, arrival: [0; 2], held: Vec::new() };
             let hello = PeerHello {
-                versions: Versions::OURS,
+                versions: self.procs[to].versions,
                 cluster: self.topology.cluster.clone(),
                 run: self.procs[to].run,
                 pid: self.procs[to].pid,
@@ -110,6 +109,10 @@ impl World {
             return;
         };
         let Some(generation) = self.up(from, to) else { return };
+        let life = self.link(from, to).life;
+        if self.lives(to, life) && !self.procs[to].versions.knows(message.since()) {
+            self.fail(format!("{} is sent what it does not know: {message:?}", self.procs[to].id));
+        }
         if self.reset(from, to, generation) {
             return;
         }

@@ -4,7 +4,7 @@ use gaggle::core::io::Input;
 use gaggle::core::node::{Node, NodeConfig};
 use gaggle::wire::heartbeat::Life;
 
-use super::disk::SYNC_FAILED;
+use super::disk::{LOG_BLOCK, SYNC_FAILED};
 use super::line::Line;
 use super::world::{Event, State, World, micros};
 
@@ -32,7 +32,10 @@ impl World {
         process.writing = false;
         process.line = Line::default();
         let me = process.id;
-        let config = NodeConfig { topology: self.topology.clone(), topology_hash: TOPOLOGY_HASH, me, run, pid, seed };
+        let versions = super::shape::versions(&self.options, proc, process.life);
+        process.versions = versions;
+        let (topology, topology_hash) = (self.topology.clone(), TOPOLOGY_HASH);
+        let config = NodeConfig { topology, topology_hash, me, run, pid, seed, versions, block: LOG_BLOCK };
         let now = self.now(proc);
         self.procs[proc].node = Some(Node::new(config, now));
         self.note(|| format!("{me} starts"));

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gaggle::topology::{AckLevel, HostSpec, PostsKept, ProcessSpec, Role, Topology};
+use gaggle::wire::Versions;
 
 use super::dice::Dice;
-use super::named;
+use super::{Options, named};
 
 const M: Role = Role::Master;
 const W: Role = Role::Worker;
@@ -102,6 +103,52 @@ pub(crate) fn posts(seed: u64, posts: Posts) -> PostsKept {
         1 => PostsKept { max_age: None, max_count: count(&mut dice) },
         2 => PostsKept { max_age: age(&mut dice), max_count: count(&mut dice) },
         _ => PostsKept::default(),
+    }
+}
+
+/// The part of the dice that decides which versions of the wire are spoken.
+const WIRES: u64 = u64::MAX - 1;
+
+/// Which versions of the wire are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wires {
+    /// That is drawn: in most runs the newest, in some the first, in some one or the other by each process, at each start
+    /// anew, as while a cluster is upgraded or an upgrade is taken back.
+    Drawn,
+    /// The first, everywhere: what nodes did before there was another.
+    First,
+}
+
+impl Wires {
+    const ALL: [Self; 2] = [Self::Drawn, Self::First];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Drawn => "drawn",
+            Self::First => "first",
+        }
+    }
+}
+
+impl std::str::FromStr for Wires {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        named(&Self::ALL, Self::name, "choice of versions", name)
+    }
+}
+
+/// What a process understands in one of its lives, drawn apart.
+pub(crate) fn versions(options: &Options, proc: usize, life: u32) -> Versions {
+    let first = Versions::upto(gaggle::wire::VERSION_OLDEST);
+    let mut dice = Dice::of(options.seed, WIRES);
+    match (options.wires, dice.between(0, 10)) {
+        (Wires::First, _) | (Wires::Drawn, 0) => first,
+        (Wires::Drawn, 1..=4) => {
+            let place = (proc as u64) << 32 | u64::from(life);
+            if Dice::of(options.seed ^ dice.number(), place).chance(500) { first } else { Versions::OURS }
+        }
+        (Wires::Drawn, _) => Versions::OURS,
     }
 }
 

@@ -11,6 +11,7 @@ use gaggle::id::{FeedId, ProcessId};
 use gaggle::service::ledger::{Write, WriterMark};
 use gaggle::time::{Now, Wall};
 use gaggle::topology::Topology;
+use gaggle::wire::Versions;
 use gaggle::wire::client::{FeedFrame, ServerFrame};
 use gaggle::wire::heartbeat::Heartbeat;
 use gaggle::wire::peer::PeerMessage;
@@ -120,6 +121,8 @@ pub(crate) struct Proc {
     pub(crate) node: Option<Node>,
     pub(crate) run: u64,
     pub(crate) pid: u32,
+    /// What it understands of the wire.
+    pub(crate) versions: Versions,
     /// Its monotonic clock began elsewhere than the others'.
     pub(crate) mono_offset: u64,
     pub(crate) timer_token: u64,
@@ -221,6 +224,7 @@ impl World {
                 node: None,
                 run: 0,
                 pid: 0,
+                versions: Versions::OURS,
                 mono_offset: 0,
                 timer_token: 0,
                 timer_at: None,
@@ -478,7 +482,7 @@ impl World {
             self.note(|| format!("{id} -> {}", short(format!("{output:?}"))));
         }
         match output {
-            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(message)),
+            Output::Send { to, message } => self.send(proc, to, self.changed_on_its_way(proc, message)),
             Output::Beat { to, heartbeat } => self.beat(proc, to, heartbeat),
             Output::Reply { client, frame } => self.reply(proc, client, frame),
             Output::Feed { feed, frame } => self.feed(proc, feed, frame),
@@ -493,7 +497,12 @@ impl World {
                 }
                 self.procs[proc].jobs.push_back(Job::Persist { id, epoch, seen, write });
             }
-            Output::ReadLog { .. } | Output::ReadSnapshot { .. } | Output::Query { .. } | Output::ReadFeeds { .. } => {
+            Output::ReadLog { .. }
+            | Output::ReadSnapshot { .. }
+            | Output::ReadDigests { .. }
+            | Output::CompareDigests { .. }
+            | Output::Query { .. }
+            | Output::ReadFeeds { .. } => {
                 let slow = self.disks[self.procs[proc].host].read_slowness.max(1);
                 let after = self.dice.between(30, 300) * slow;
                 let life = self.procs[proc].life;
