@@ -121,3 +121,12 @@ fn a_write_too_many_is_refused_until_the_store_has_done_one() {
     assert!(matches!(write(&mut primary, max)[..], [Output::Persist { .. }]));
     assert_eq!(busy(&write(&mut primary, max + 1)), [(max + 1, max + 1)]);
 }
+
+#[test]
+fn nobody_is_read_more_posts_than_a_timeline_may_have() {
+    let body = RequestBody::Timeline { of: None, limit: u32::MAX, since: None, before: None };
+    let mut out = Outputs::new();
+    alone().on_request(at(1), ask(1, 1, 3, body), &mut out);
+    let [Output::Query { query: Query::Timeline { limit, .. }, .. }] = out[..] else { panic!("{out:?}") };
+    assert_eq!(limit, limits::TIMELINE_POSTS_MAX);
+}
