@@ -356,7 +356,8 @@ impl Node {
             }
             Serving::Taking { .. } => {}
             Serving::Yes(term) => {
-                term.primary.on_timeout(now, out);
+                let views = &self.mesh.views;
+                term.primary.on_timeout(now, |host| views.get(&host).is_some_and(|view| view.up), out);
                 self.trim_posts(now, out);
                 let Some(recall) = self.serving.term_mut().and_then(|term| term.recall.as_mut()) else { return };
                 if now.mono >= recall.ask_again {

@@ -194,6 +194,11 @@ impl Sink {
         self.choose(now, out);
     }
 
+    /// Whether no snapshot is under way.
+    pub(crate) fn takes_none(&self) -> bool {
+        self.taking.is_none() && self.rows_at_store.is_empty()
+    }
+
     /// Whether the relay that a snapshot is taken from sends nothing, though nothing of it waits for the store.
     fn is_silent(&self, now: Instant, taking: &Taking) -> bool {
         self.rows_at_store.is_empty() && now >= taking.heard_at + limits::SNAPSHOT_SILENCE
@@ -201,7 +206,7 @@ impl Sink {
 
     /// Asks one of those that offer a snapshot for it, if none is under way and one is needed.
     fn choose(&mut self, now: Instant, out: &mut Outputs) {
-        if self.taking.is_some() || !self.rows_at_store.is_empty() {
+        if !self.takes_none() {
             return;
         }
         let (held, cursor) = (&self.held, self.cursor.as_ref());

@@ -50,6 +50,7 @@ pub(crate) fn standing(epoch: u64, origin: Option<Origin>) -> Standing {
         cut: Vector::new(),
         snapshot: None,
         trim: Hlc::ZERO,
+        ahead: Vector::new(),
         disk_bytes: 0,
     }
 }

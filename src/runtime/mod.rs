@@ -12,8 +12,10 @@
 mod clients;
 mod clock;
 mod driver;
+pub mod embedded;
 mod event;
 mod inbound;
+mod joined;
 mod links;
 mod pids;
 mod process;

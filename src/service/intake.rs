@@ -13,7 +13,7 @@ use crate::service::names;
 use crate::service::records::{self, Kind, RequestRow, Turn, UserRow};
 use crate::service::rows::Rows;
 use crate::service::trim;
-use crate::service::view::View;
+use crate::service::view::{self, View};
 use crate::time::{Hlc, Wall};
 
 /// A write that a person asks for, before it has a place in any log.
@@ -70,7 +70,7 @@ pub type IntakeResult = Result<Accepted, Refusal>;
 
 /// What intake needs to know besides the rows.
 #[derive(Debug, Clone, Copy)]
-pub struct IntakeContext {
+pub struct IntakeContext<'a> {
     /// The next entry's name; used up only if the request makes an entry.
     pub next: EntryId,
     /// The host's clock so far: the next stamp is above it.
@@ -79,6 +79,8 @@ pub struct IntakeContext {
     pub wall: Wall,
     /// Posts of an earlier time are not kept.
     pub trim: Hlc,
+    /// What the host holds. A part of a snapshot may have told of more, which may never come.
+    pub held: &'a Vector,
 }
 
 /// What becomes of a request that is not refused.
@@ -91,18 +93,23 @@ pub enum IntakeStep {
 }
 
 /// Turns a request into an entry, or finds the earlier one.
-pub fn intake(rows: &dyn Rows, context: &IntakeContext, request: &WriteRequest) -> Result<IntakeStep, Refusal> {
+pub fn intake(rows: &dyn Rows, context: &IntakeContext<'_>, request: &WriteRequest) -> Result<IntakeStep, Refusal> {
     let user = UserId::of(&request.key);
     let registered = names::registration(rows, user);
     if let WriteOp::Register { name } = &request.op
         && let Some((stamp, row)) = &registered
         && row.name.folded() == name.folded()
     {
+        if !view::holds_any(context.held, stamp.origin, row.born.seq, &row.born.also) {
+            let op = Op::Register { key: request.key, name: row.name.clone() };
+            return Ok(IntakeStep::New(new_entry(context, user, request, op)));
+        }
         let entry = EntryId { origin: stamp.origin, seq: row.born.seq };
         let name = names::display_or_id(rows, user);
         return Ok(IntakeStep::Known(Accepted { entry, hlc: stamp.hlc, user, name }));
     }
-    if let Some(row) = records::request(rows, user, &request.id) {
+    let earlier_row = records::request(rows, user, &request.id).and_then(|row| row.held_in(context.held));
+    if let Some(row) = earlier_row {
         return earlier(rows, user, &row, request).map(IntakeStep::Known);
     }
     let made = uuid_time(&request.id);
@@ -116,9 +123,13 @@ pub fn intake(rows: &dyn Rows, context: &IntakeContext, request: &WriteRequest) 
         );
         return Err(Refusal::new(ErrorCode::TooOld, message));
     }
-    let op = new_op(rows, user, registered.as_ref(), request)?;
+    let op = new_op(rows, context.held, user, registered.as_ref(), request)?;
+    Ok(IntakeStep::New(new_entry(context, user, request, op)))
+}
+
+fn new_entry(context: &IntakeContext<'_>, user: UserId, request: &WriteRequest, op: Op) -> Entry {
     let hlc = context.hlc.tick(context.wall);
-    Ok(IntakeStep::New(Entry { id: context.next, hlc, user, request: request.id.clone(), after: Vector::new(), op }))
+    Entry { id: context.next, hlc, user, request: request.id.clone(), after: Vector::new(), op }
 }
 
 /// The answer to the request that this entry, by now applied, came from.
@@ -175,6 +186,7 @@ fn edge_op(op: &WriteOp, followee: UserId) -> Op {
 
 fn new_op(
     rows: &dyn Rows,
+    held: &Vector,
     user: UserId,
     registered: Option<&(Stamp, UserRow)>,
     request: &WriteRequest,
@@ -187,8 +199,8 @@ fn new_op(
         return Err(Refusal::new(ErrorCode::NotRegistered, message));
     }
     match &request.op {
-        WriteOp::Join { name } => join(rows, user, name),
-        WriteOp::Leave { name } => leave(rows, user, name),
+        WriteOp::Join { name } => join(rows, held, user, name),
+        WriteOp::Leave { name } => leave(rows, held, user, name),
         WriteOp::Post { text } => Ok(Op::Post { text: text.clone() }),
         WriteOp::Register { name } => register(rows, registered, request.key, name),
     }
@@ -221,19 +233,18 @@ pub(super) fn resolve(rows: &dyn Rows, name: &str) -> Result<UserId, Refusal> {
     })
 }
 
-/// The pair's current edge, whether it is shown already or not.
-fn turn(rows: &dyn Rows, follower: UserId, followee: UserId) -> Turn {
-    let nothing = Vector::new();
-    View { rows, shown: &nothing }.newest_edge(follower, followee).map_or(Turn::Leave, |(_, row)| row.turn)
+/// The pair's current edge of all that is held, whether it is shown already or not.
+fn turn(rows: &dyn Rows, held: &Vector, follower: UserId, followee: UserId) -> Turn {
+    View { rows, shown: held }.edge(follower, followee).map_or(Turn::Leave, |(_, row)| row.turn)
 }
 
-fn join(rows: &dyn Rows, user: UserId, name: &str) -> Result<Op, Refusal> {
+fn join(rows: &dyn Rows, held: &Vector, user: UserId, name: &str) -> Result<Op, Refusal> {
     let followee = resolve(rows, name)?;
     if followee == user {
         let message = "you cannot join yourself: your own posts are in your timeline already";
         return Err(Refusal::new(ErrorCode::Oneself, message));
     }
-    match turn(rows, user, followee) {
+    match turn(rows, held, user, followee) {
         Turn::Leave => Ok(Op::Join { followee }),
         Turn::Join => {
             let name = names::display_or_id(rows, followee);
@@ -243,9 +254,9 @@ fn join(rows: &dyn Rows, user: UserId, name: &str) -> Result<Op, Refusal> {
     }
 }
 
-fn leave(rows: &dyn Rows, user: UserId, name: &str) -> Result<Op, Refusal> {
+fn leave(rows: &dyn Rows, held: &Vector, user: UserId, name: &str) -> Result<Op, Refusal> {
     let followee = resolve(rows, name)?;
-    match turn(rows, user, followee) {
+    match turn(rows, held, user, followee) {
         Turn::Join => Ok(Op::Leave { followee }),
         Turn::Leave => {
             let name = names::display_or_id(rows, followee);

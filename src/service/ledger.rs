@@ -66,6 +66,8 @@ pub enum Write {
     Cut(Vector),
     /// Posts that need not be kept are removed, at every host: becomes an entry if it is worth one.
     Trim(Keep),
+    /// Some of what parts of snapshots told and nobody holds any more is taken out.
+    Sweep,
 }
 
 /// What became of one [`Write`].
@@ -106,6 +108,8 @@ pub struct Standing {
     pub snapshot: Option<Cursor>,
     /// Posts of an earlier time are not kept.
     pub trim: Hlc,
+    /// Parts of snapshots told of entries up to here; empty once these are held.
+    pub ahead: Vector,
     /// Bytes that the store takes on disk; filled in by the store.
     pub disk_bytes: u64,
 }
@@ -126,7 +130,7 @@ pub struct Committed {
     pub outcomes: Vec<(WriteId, Wrote)>,
     /// The state after them.
     pub standing: Standing,
-    /// What entries that came in name as held where they were made, by their origins: nothing leaves a host before it
+    /// What entries that came in prove to be held where they were made, by their origins: nothing leaves a host before it
     /// is durable there.
     pub proved: BTreeMap<Origin, Vector>,
 }
@@ -193,6 +197,7 @@ pub fn commit(
     after.digest = digested.after(before.digest);
     // What an unfinished snapshot would bring has come by the log.
     after.snapshot.take_if(|cursor| after.vector.covers(&cursor.vector));
+    after.ahead.on_held(&after.vector);
     for (origin, seq) in before.vector.iter() {
         assert!(after.vector.get(origin) >= seq, "what is held never falls");
     }
@@ -225,6 +230,7 @@ impl Batch<'_> {
             Write::Begin(origin) => self.begin(origin),
             Write::Cut(vector) => self.cut(&vector),
             Write::Trim(keep) => self.trim(&keep),
+            Write::Sweep => self.sweep(),
         };
         done.map_or_else(Wrote::Refused, |()| Wrote::Done)
     }
@@ -235,7 +241,8 @@ impl Batch<'_> {
             return Err(Refusal::new(ErrorCode::NotServing, message));
         };
         let next = EntryId { origin, seq: self.meta.vector.get(origin).next() };
-        let context = IntakeContext { next, hlc: self.meta.hlc, wall: self.wall, trim: self.meta.trim };
+        let Meta { hlc, trim, vector: held, .. } = &self.meta;
+        let context = IntakeContext { next, hlc: *hlc, wall: self.wall, trim: *trim, held };
         match intake::intake(&self.rows, &context, request)? {
             IntakeStep::Known(accepted) => Ok(accepted),
             IntakeStep::New(mut entry) => {
@@ -287,9 +294,9 @@ impl Batch<'_> {
                 return Ok(Wrote::Waits { on: EntryId { origin, seq } });
             }
             self.append(&entry, bytes);
-            if !entry.after.is_empty() {
-                self.proved.entry(run.origin).or_default().merge(&entry.after);
-            }
+            let proved = self.proved.entry(run.origin).or_default();
+            proved.merge(&entry.after);
+            proved.raise(run.origin, entry.id.seq);
             self.meta.news.raise(run.origin, entry.id.seq);
         }
         Ok(Wrote::Done)
@@ -302,6 +309,7 @@ impl Batch<'_> {
         check_vector(&vector)?;
         let hlc = snapshot::merge_elements(&mut self.rows, &mut self.meta.trim, &part.bytes)?;
         self.meta.hlc = self.meta.hlc.max(hlc);
+        self.meta.ahead.on_part(&part.vector);
         if let Some(at) = part.next {
             self.meta.snapshot = Some(Cursor { at, vector });
         } else {
@@ -330,12 +338,31 @@ impl Batch<'_> {
     }
 
     fn trim(&mut self, keep: &Keep) -> Result<(), String> {
-        let due = trim::due(&self.rows, self.meta.trim, keep);
-        if let Some((origin, before)) = self.meta.origin.zip(due) {
+        if let Some(before) = trim::due(&self.rows, self.meta.trim, keep) {
+            self.append_trim(before);
+        }
+        Ok(())
+    }
+
+    fn append_trim(&mut self, before: Hlc) {
+        if let Some(origin) = self.meta.origin {
             let id = EntryId { origin, seq: self.meta.vector.get(origin).next() };
             let hlc = self.meta.hlc.tick(self.wall);
             let entry = trim::entry(id, hlc, std::mem::take(&mut self.meta.news), before);
             self.append(&entry, &entry.encode());
+        }
+    }
+
+    /// One step of a walk, at whose end all rows are of what is held. A snapshot that is not whole counts no more.
+    fn sweep(&mut self) -> Result<(), String> {
+        if self.meta.ahead.vector.is_empty() {
+            return Ok(());
+        }
+        self.meta.snapshot = None;
+        self.meta.ahead.sweep(&mut self.rows, self.meta.trim, &self.meta.vector);
+        if self.meta.ahead.vector.is_empty() && self.meta.trim > Hlc::ZERO {
+            // The trim that was told may be nobody's any more, too. What it took is gone: so all are to follow it.
+            self.append_trim(self.meta.trim);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::service::ledger::{Standing, WriterMark};
 use crate::service::records::{decode, encode};
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
 use crate::service::snapshot::Cursor;
+use crate::service::sweep::Ahead;
 use crate::time::Hlc;
 
 const EPOCH: &[u8] = b"epoch";
@@ -16,6 +17,7 @@ const DIGEST: &[u8] = b"digest";
 const NEWS: &[u8] = b"news";
 const SNAPSHOT: &[u8] = b"snapshot";
 const TRIM: &[u8] = b"trim";
+const AHEAD: &[u8] = b"ahead";
 /// Before the origins of the vector; no single key begins with it.
 const VECTOR: &[u8] = b"v";
 /// Before the origins of the cut; no single key begins with it.
@@ -36,6 +38,8 @@ pub(super) struct Meta {
     pub(super) snapshot: Option<Cursor>,
     /// Posts of an earlier time are not kept.
     pub(super) trim: Hlc,
+    /// How far parts of snapshots told of more than is held.
+    pub(super) ahead: Ahead,
 }
 
 fn single<T: serde::de::DeserializeOwned>(rows: &dyn Rows, key: &[u8]) -> Option<T> {
@@ -56,6 +60,16 @@ fn vector(rows: &dyn Rows, prefix: &[u8]) -> Vector {
 /// How far the log was cut.
 pub(super) fn cut(rows: &dyn Rows) -> Vector {
     vector(rows, CUT)
+}
+
+/// What is held without a gap.
+pub(super) fn held(rows: &dyn Rows) -> Vector {
+    vector(rows, VECTOR)
+}
+
+/// Whether there are rows of more than is held.
+pub(super) fn is_ahead(rows: &dyn Rows) -> bool {
+    rows.get(Table::Meta, AHEAD).is_some()
 }
 
 /// The first time of which posts are kept.
@@ -83,13 +97,14 @@ impl Meta {
         Self {
             epoch: single(rows, EPOCH).unwrap_or_default(),
             origin: single(rows, ORIGIN),
-            vector: vector(rows, VECTOR),
+            vector: held(rows),
             hlc: single(rows, HLC).unwrap_or_default(),
             digest: single(rows, DIGEST).unwrap_or_default(),
             cut: cut(rows),
             news: single(rows, NEWS).unwrap_or_default(),
             snapshot: single(rows, SNAPSHOT),
             trim: trim(rows),
+            ahead: single(rows, AHEAD).unwrap_or_default(),
         }
     }
 
@@ -121,6 +136,12 @@ impl Meta {
                 None => rows.delete(Table::Meta, SNAPSHOT),
             }
         }
+        if self.ahead != before.ahead {
+            match self.ahead.vector.is_empty() {
+                true => rows.delete(Table::Meta, AHEAD),
+                false => rows.put(Table::Meta, AHEAD, &encode(&self.ahead)),
+            }
+        }
         // Neither vector ever falls, so no row is ever taken away.
         for (prefix, now, then) in [(VECTOR, &self.vector, &before.vector), (CUT, &self.cut, &before.cut)] {
             for (origin, seq) in now.iter().filter(|(origin, seq)| then.get(*origin) != *seq) {
@@ -142,6 +163,7 @@ impl Meta {
             cut: self.cut.clone(),
             snapshot: self.snapshot.clone(),
             trim: self.trim,
+            ahead: self.ahead.vector.clone(),
             disk_bytes: 0,
         }
     }

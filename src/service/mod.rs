@@ -19,6 +19,7 @@ mod records;
 pub mod rows;
 pub mod rules;
 pub mod snapshot;
+mod sweep;
 mod timeline;
 pub mod trim;
 mod view;

@@ -85,6 +85,27 @@ pub(super) struct RequestRow {
 }
 
 impl RequestRow {
+    /// The row with those of its entries that this vector holds, if there are any.
+    pub(super) fn held_in(mut self, vector: &Vector) -> Option<Self> {
+        self.entries.retain(|known| vector.holds(known.id()));
+        (!self.entries.is_empty()).then_some(self)
+    }
+
+    /// What this entry of the request does: as the first one, of which the effect is kept unless it was trimmed, or as the
+    /// log has it.
+    pub(super) fn operation(&self, rows: &dyn Rows, trim: Hlc, user: UserId, of: &Known) -> Option<Op> {
+        let first = self.entries.first()?;
+        if of.content != first.content {
+            let bytes = rows.get(Table::Log, &keys::log(of.id()))?;
+            return Some(Entry::decode(&bytes).ok()?.op);
+        }
+        let (table, place) = self.kind.place(user, first.stamp());
+        match rows.get(table, &place) {
+            Some(value) => cause(self.kind, &value),
+            None => (first.hlc < trim).then_some(Op::Trim { before: trim }),
+        }
+    }
+
     /// The smallest stamp of the entries that this vector holds.
     pub(super) fn first_in(&self, vector: &Vector) -> Option<Stamp> {
         self.entries.iter().filter(|known| vector.holds(known.id())).map(Known::stamp).min()

@@ -53,7 +53,7 @@ pub(super) fn merge(rows: &mut Digested<'_>, trim: Hlc, user: UserId, request: &
     let mut old = records::request(rows, user, request);
     match old.take_if(|row| (row.kind == Kind::Post) != is_post) {
         Some(_) if is_post => return,
-        Some(posts) => remove_post(rows, user, request, &posts),
+        Some(posts) => remove(rows, user, request, &posts),
         None => {}
     }
     let mut entries = known;
@@ -93,10 +93,10 @@ fn rewrite(rows: &mut Digested<'_>, user: UserId, kind: Kind, stamp: Stamp, born
     }
 }
 
-/// Nothing of a post is known any more.
-pub(super) fn remove_post(rows: &mut Digested<'_>, user: UserId, request: &RequestId, row: &RequestRow) {
+/// Nothing of a request is known any more.
+pub(super) fn remove(rows: &mut Digested<'_>, user: UserId, request: &RequestId, row: &RequestRow) {
     if let Some(first) = row.entries.first() {
-        set_effect(rows, user, Kind::Post, first.stamp(), None);
+        set_effect(rows, user, row.kind, first.stamp(), None);
     }
     rows.delete(Table::Requests, &keys::request(user, request));
 }

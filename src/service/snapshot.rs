@@ -88,6 +88,7 @@ impl Element {
 /// Reads the chunk that begins at `at` (empty: the first).
 pub fn read_chunk(rows: &dyn Rows, at: &[u8], bytes_max: usize) -> Chunk {
     let trim = meta::trim(rows);
+    let held = meta::is_ahead(rows).then(|| meta::held(rows));
     let mut elements: Vec<Element> = Vec::new();
     elements.extend((trim > Hlc::ZERO).then(|| Element::trim(trim)));
     let told = elements.len();
@@ -98,7 +99,7 @@ pub fn read_chunk(rows: &dyn Rows, at: &[u8], bytes_max: usize) -> Chunk {
             next = Some(key.to_vec());
             return Walk::Stop;
         }
-        if let Some(element) = read_element(rows, trim, key, value) {
+        if let Some(element) = read_element(rows, trim, held.as_ref(), key, value) {
             bytes += key.len() + value.len() + records::encode(&element.op).len();
             elements.push(element);
         }
@@ -107,14 +108,15 @@ pub fn read_chunk(rows: &dyn Rows, at: &[u8], bytes_max: usize) -> Chunk {
     Chunk { bytes: records::encode(&elements), rows: (elements.len() - told) as u64, next }
 }
 
-fn read_element(rows: &dyn Rows, trim: Hlc, key: &[u8], value: &[u8]) -> Option<Element> {
+/// All that is known of a request; where there are rows of more than is `held`, what is.
+fn read_element(rows: &dyn Rows, trim: Hlc, held: Option<&Vector>, key: &[u8], value: &[u8]) -> Option<Element> {
     let (user, request) = keys::parse_request(key)?;
     let row: RequestRow = records::decode(value)?;
-    let (table, place) = row.kind.place(user, row.entries.first()?.stamp());
-    let op = match rows.get(table, &place) {
-        Some(value) => records::cause(row.kind, &value)?,
-        None if row.entries.first()?.hlc < trim => Op::Trim { before: trim },
-        None => return None,
+    let first = row.entries.iter().find(|known| held.is_none_or(|held| held.holds(known.id())))?;
+    let op = row.operation(rows, trim, user, first)?;
+    let row = match held {
+        Some(held) => row.held_in(held)?,
+        None => row,
     };
     Some(Element { user, request, entries: row.entries, op })
 }

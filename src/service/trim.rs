@@ -83,7 +83,7 @@ pub(super) fn raise(rows: &mut Digested<'_>, trim: &mut Hlc, to: Hlc) {
         }
     });
     for (user, id, row) in requests {
-        rules::remove_post(rows, user, &id, &row);
+        rules::remove(rows, user, &id, &row);
     }
 }
 

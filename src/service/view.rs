@@ -26,11 +26,6 @@ impl View<'_> {
         holds_any(self.shown, stamp.origin, born.seq, &born.also)
     }
 
-    /// The pair's edge with the largest stamp, shown or not.
-    pub(super) fn newest_edge(&self, follower: UserId, followee: UserId) -> Option<(Stamp, EdgeRow)> {
-        self.find_edge(follower, followee, |_, _| true)
-    }
-
     /// The pair's current edge, by those that are shown.
     pub(super) fn edge(&self, follower: UserId, followee: UserId) -> Option<(Stamp, EdgeRow)> {
         self.find_edge(follower, followee, |stamp, row| self.shows(stamp, &row.born))

@@ -14,17 +14,22 @@ fn upto(seq: u64) -> Vector {
 
 /// The primary of a host that is alone: all that it holds may be shown. It holds three entries.
 fn alone() -> Primary {
+    alone_but_for(&[], standing(1, Some(origin())))
+}
+
+/// The primary of a host that knows of these others.
+fn alone_but_for(others: &[HostId], standing: Standing) -> Primary {
     let host = origin().host;
     let post = Post {
         host,
-        hosts: vec![host],
+        hosts: [&[host], others].concat(),
         level: AckLevel::Host,
         retention: Retention { kept: 1_000, max: 1_000 },
         posts: PostsKept::default(),
         first_write: 0,
         first_feed_read: 0,
     };
-    Primary::new(at(0), post, standing(1, Some(origin())))
+    Primary::new(at(0), post, standing)
 }
 
 fn ask(client: u64, number: u64, seen: u64, body: RequestBody) -> Ask {
@@ -120,6 +125,38 @@ fn a_write_too_many_is_refused_until_the_store_has_done_one() {
     primary.on_committed(at(2), Committed { outcomes, standing, proved: BTreeMap::new() }, &mut Outputs::new());
     assert!(matches!(write(&mut primary, max)[..], [Output::Persist { .. }]));
     assert_eq!(busy(&write(&mut primary, max + 1)), [(max + 1, max + 1)]);
+}
+
+/// What is handed to the store to take out what nobody holds.
+fn sweeps(out: &Outputs) -> Vec<WriteId> {
+    let sweep = |output: &Output| {
+        if let Output::Persist { id, write: Write::Sweep, .. } = output { Some(*id) } else { None }
+    };
+    out.iter().filter_map(sweep).collect()
+}
+
+#[test]
+fn what_a_snapshot_told_is_taken_out_step_by_step_once_nobody_has_it() {
+    let other: HostId = "b".parse().unwrap();
+    let lost = Origin { host: other, incarnation: 1 };
+    let told = Standing { ahead: [(lost, Seq(2))].into_iter().collect(), ..standing(1, Some(origin())) };
+    let mut primary = alone_but_for(&[other], told.clone());
+    let mut out = Outputs::new();
+    primary.on_copies(other, &[(lost, Seq(2))].into_iter().collect(), &mut out);
+    assert_eq!(sweeps(&out), [], "its host has it");
+    primary.on_copies(other, &Vector::new(), &mut out);
+    let [step] = sweeps(&out)[..] else { panic!("{out:?}") };
+    out.clear();
+    primary.on_copies(other, &upto(1), &mut out);
+    assert_eq!(sweeps(&out), [], "one is under way");
+    let done = |standing| Committed { outcomes: vec![(step, Wrote::Done)], standing, proved: BTreeMap::new() };
+    primary.on_committed(at(3), done(told), &mut out);
+    let [next] = sweeps(&out)[..] else { panic!("{out:?}") };
+    out.clear();
+    primary.on_full(at(4), &[next], &mut out);
+    let swept = Committed { outcomes: Vec::new(), standing: standing(1, Some(origin())), proved: BTreeMap::new() };
+    primary.on_committed(at(5), swept, &mut out);
+    assert_eq!(sweeps(&out), []);
 }
 
 #[test]

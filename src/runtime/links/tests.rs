@@ -2,8 +2,11 @@
 
 use super::super::testing::{End, pair, soon};
 use super::*;
+use crate::id::{Digest, Epoch, Origin, Seq};
 use crate::net::LinkEnd;
 use crate::service::snapshot::Part;
+use crate::time::Hlc;
+use crate::wire::heartbeat::{Duty, Fitness, PrimaryStatus};
 
 fn name(id: &str) -> ProcessId {
     id.parse().unwrap()
@@ -98,4 +101,37 @@ async fn a_processs_frame_over_the_limit_ends_the_connection_and_says_why() {
     soon(control.write_all(&length.to_be_bytes())).await.unwrap();
     let reason = "a frame of 4194305 bytes is over the limit of 4194304".to_owned();
     assert_eq!(soon(link.closed()).await, LinkEnd::Peer { code: Some(CloseCode::BadFrame), reason });
+}
+
+/// What a primary tells of itself that holds entries of so many origins, with the longest names and numbers.
+fn status(origins: u32) -> PrimaryStatus {
+    let origin = |number| Origin { host: "sixteen-letters-".parse().unwrap(), incarnation: u32::MAX - number };
+    PrimaryStatus {
+        epoch: Epoch(u64::MAX),
+        fitness: Fitness::Ready,
+        sessions: u32::MAX,
+        vector: (0..origins).map(|number| (origin(number), Seq(u64::MAX - 1))).collect(),
+        digest: Digest(u128::MAX),
+        entries: u64::MAX,
+        disk_bytes: u64::MAX,
+    }
+}
+
+#[test]
+fn a_heartbeat_always_fits_its_datagram() {
+    for (origins, whole) in [(8, true), (80, false)] {
+        let beat = Heartbeat {
+            run: u64::MAX,
+            hlc: Hlc(u64::MAX),
+            duties: vec![Duty::Direct, Duty::Serve, Duty::Relay],
+            epoch: Epoch(u64::MAX),
+            warm: true,
+            primary: Some(status(origins)),
+            view: None,
+        };
+        let (bytes, _) = encode_beat(beat.clone()).unwrap();
+        assert!(bytes.len() <= limits::HEARTBEAT_BYTES_MAX);
+        let bare = Heartbeat { primary: None, ..beat.clone() };
+        assert_eq!(frame::decode_body::<Heartbeat>(&bytes).unwrap(), if whole { beat } else { bare });
+    }
 }

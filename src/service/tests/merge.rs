@@ -8,7 +8,7 @@ use crate::service::records::{self, Kind, PostRow, RequestRow};
 use crate::service::{digest_of, ledger, rules, snapshot, trim};
 
 /// What a random entry is made of: host, user, request, kind, followee or name (or how far a trim reaches).
-type Recipe = (u8, u8, u8, u8, u8);
+pub(super) type Recipe = (u8, u8, u8, u8, u8);
 
 /// A step of the clock is a day and a half, so that ids are forgotten within a dozen of them.
 const STEP: u64 = 36 * 3_600 * 1_000_000;
@@ -28,7 +28,7 @@ fn id(number: u8) -> String {
 }
 
 /// Entries of several origins with colliding ids, names and pairs, each origin's clock rising.
-fn entries(recipes: &[Recipe]) -> Vec<Entry> {
+pub(super) fn entries(recipes: &[Recipe]) -> Vec<Entry> {
     let mut seqs = [0_u64; 3];
     let names = ["ann", "Ann", "bob"];
     let mut made = Vec::new();
@@ -89,7 +89,7 @@ fn check_trimmed(rows: &MemRows, trim: Hlc) {
     }
 }
 
-fn recipes() -> impl Strategy<Value = Vec<Recipe>> {
+pub(super) fn recipes() -> impl Strategy<Value = Vec<Recipe>> {
     prop::collection::vec((0..3_u8, 1..4_u8, 0..8_u8, 0..5_u8, 0..5_u8), 1..60)
 }
 

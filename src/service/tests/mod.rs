@@ -5,6 +5,7 @@ mod ledger;
 mod merge;
 mod people;
 mod reading;
+mod sweep;
 mod trim;
 
 use std::collections::BTreeMap;

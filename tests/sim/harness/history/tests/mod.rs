@@ -152,6 +152,7 @@ fn standing(seq: u64, digest: u128) -> Standing {
         cut: Vector::new(),
         snapshot: None,
         trim: Hlc::ZERO,
+        ahead: Vector::new(),
         disk_bytes: 0,
     }
 }
