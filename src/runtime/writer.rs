@@ -220,4 +220,23 @@ mod tests {
         let end = tokio::time::timeout(Duration::from_secs(5), inbox.recv()).await.unwrap();
         assert!(end.is_none(), "{end:?}");
     }
+
+    #[tokio::test]
+    async fn no_more_writes_than_the_limit_are_one_commit() {
+        let gate = Arc::new(Gate::default());
+        let (events, mut inbox) = mpsc::channel(8);
+        let mark = WriterMark { process: "W5".parse().unwrap(), pid: 1 };
+        let (writing, tasks) = (Writing::InThread, TaskTracker::new());
+        let orders = start(Arc::<Gate>::clone(&gate), mark, Clock::start(), events, writing, &tasks).unwrap();
+        orders.try_send(WriteOrder::TakeEpoch).unwrap();
+        for id in 0..=limits::COMMIT_WRITES_MAX as u64 {
+            orders.try_send(WriteOrder::Persist(WriteId(id), Epoch(2), Write::Cut(Vector::new()))).unwrap();
+        }
+        gate.open();
+        for _ in 0..3 {
+            assert!(tokio::time::timeout(Duration::from_secs(5), inbox.recv()).await.unwrap().is_some());
+        }
+        assert_eq!(*gate.batches.lock().unwrap(), [(Epoch(2), limits::COMMIT_WRITES_MAX), (Epoch(2), 1)]);
+        drop(orders);
+    }
 }

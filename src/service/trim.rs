@@ -81,7 +81,6 @@ pub(super) fn raise(rows: &mut Digested<'_>, trim: &mut Hlc, to: Hlc) {
         if at <= to {
             requests.push((user, id, row));
         }
-        Walk::On
     });
     for (user, id, row) in requests {
         rules::remove(rows, user, &id, &row);
@@ -95,18 +94,23 @@ pub(super) fn due(rows: &dyn Rows, trim: Hlc, keep: &Keep) -> Option<Hlc> {
         return None;
     }
     let too_many = usize::try_from(too_many).unwrap_or(usize::MAX).min(limits::TRIM_ROWS_MAX);
-    let line = keep.since.max(nth_post(rows, too_many).map_or(Hlc::ZERO, after));
+    // One walk, which holds up whoever commits: the oldest posts tell both the time of the last that is one too many,
+    // and how many go.
+    let posts = oldest(rows, if too_many == 0 { keep.since } else { Hlc(u64::MAX) });
+    let line =
+        keep.since.max(too_many.checked_sub(1).and_then(|last| posts.get(last)).map_or(Hlc::ZERO, |at| after(*at)));
     if line <= trim {
         return None;
     }
     // Every row by the largest trim that leaves it.
     let mut first = Smallest::new(limits::TRIM_ROWS_MAX);
-    oldest_posts(rows, &mut |_, hlc| if hlc < line { first.offer(hlc) } else { Walk::Stop });
+    for hlc in posts.into_iter().take_while(|hlc| *hlc < line) {
+        first.offer(hlc);
+    }
     oldest_requests(rows, trim, line, &mut |_, _, _, at| {
         if at <= line {
             first.offer(Hlc(at.0.saturating_sub(1)));
         }
-        Walk::On
     });
     if first.times.len() < keep.rows_min.max(1) {
         return None;
@@ -114,11 +118,11 @@ pub(super) fn due(rows: &dyn Rows, trim: Hlc, keep: &Keep) -> Option<Hlc> {
     Some(if first.is_full() { first.times.peek().copied().map_or(line, after) } else { line })
 }
 
-/// The time of the n-th oldest post.
-fn nth_post(rows: &dyn Rows, number: usize) -> Option<Hlc> {
-    let mut first = Smallest::new(number);
-    oldest_posts(rows, &mut |_, hlc| first.offer(hlc));
-    first.times.pop()
+/// The times of the oldest posts before this one, in order, as many as one trim may take.
+fn oldest(rows: &dyn Rows, before: Hlc) -> Vec<Hlc> {
+    let mut first = Smallest::new(limits::TRIM_ROWS_MAX);
+    oldest_posts(rows, &mut |_, hlc| if hlc < before { first.offer(hlc) } else { Walk::Stop });
+    first.times.into_sorted_vec()
 }
 
 /// The smallest trim above a time.
@@ -154,35 +158,33 @@ impl Smallest {
     }
 }
 
-/// Visits the posts of each author, the oldest first; `Stop` leads to the next author. One seek for each: keys of posts
-/// begin with the author, and an index by time would cost every post a row more.
+/// Visits the posts of each author, the oldest first; `Stop` leads to the next author: keys of posts begin with the
+/// author, and an index by time would cost every post a row more.
 fn oldest_posts(rows: &dyn Rows, visit: &mut dyn FnMut(&[u8], Hlc) -> Walk) {
-    each_user(rows, Table::Posts, &mut |user| {
-        rows.ascend(Table::Posts, &user.0, &keys::end(&user.0), &mut |key, _| match keys::parse_made(key) {
-            Some((_, stamp)) => visit(key, stamp.hlc),
-            None => Walk::On,
-        });
+    leap(rows, Table::Posts, &mut |key, _| match keys::parse_made(key) {
+        Some((user, stamp)) if visit(key, stamp.hlc) == Walk::Stop => Leap::To(keys::end(&user.0)),
+        Some(_) | None => Leap::Next,
     });
 }
 
 /// Visits the request rows of posts that some trim above `from`, and none above `to`, forgets.
-fn oldest_requests(
-    rows: &dyn Rows,
-    from: Hlc,
-    to: Hlc,
-    visit: &mut dyn FnMut(UserId, RequestId, RequestRow, Hlc) -> Walk,
-) {
-    let (first, last) = (uuid_prefix(from), uuid_prefix(to));
-    each_user(rows, Table::Requests, &mut |user| {
-        let (start, end) = ([&user.0[..], &first].concat(), keys::end(&[&user.0[..], &last].concat()));
-        rows.ascend(Table::Requests, &start, &end, &mut |key, value| {
-            let Some((user, id)) = keys::parse_request(key) else { return Walk::On };
-            let row = records::decode::<RequestRow>(value).filter(|row| row.kind == Kind::Post);
-            match row.zip(forgotten_at(&id).filter(|at| *at > from)) {
-                Some((row, at)) => visit(user, id, row, at),
-                None => Walk::On,
-            }
-        });
+fn oldest_requests(rows: &dyn Rows, from: Hlc, to: Hlc, visit: &mut dyn FnMut(UserId, RequestId, RequestRow, Hlc)) {
+    let (first, last) = (uuid_prefix(from), keys::end(&uuid_prefix(to)));
+    leap(rows, Table::Requests, &mut |key, value| {
+        let Some((user, id)) = key.split_at_checked(keys::USER) else { return Leap::Next };
+        if id < first.as_slice() {
+            return Leap::To([user, &first].concat());
+        }
+        if id >= last.as_slice() {
+            return Leap::To(keys::end(user));
+        }
+        let row = records::decode::<RequestRow>(value).filter(|row| row.kind == Kind::Post);
+        if let Some(((user, id), row)) = keys::parse_request(key).zip(row)
+            && let Some(at) = forgotten_at(&id).filter(|at| *at > from)
+        {
+            visit(user, id, row, at);
+        }
+        Leap::Next
     });
 }
 
@@ -193,20 +195,37 @@ fn uuid_prefix(trim: Hlc) -> Vec<u8> {
     format!("{:08x}-{:04x}-7", millis >> 16, millis & 0xffff).into_bytes()
 }
 
-/// Visits everybody who has a row in a table whose keys begin with the user.
-fn each_user(rows: &dyn Rows, table: Table, visit: &mut dyn FnMut(UserId)) {
-    let mut from = Vec::new();
-    loop {
-        let mut found = None;
-        rows.ascend(table, &from, &[], &mut |key, _| {
-            found = key.get(..keys::USER).and_then(keys::parse_user);
-            Walk::Stop
+/// What a visitor wants to see after a row.
+enum Leap {
+    Next,
+    /// The first row from this key on; empty: nothing more.
+    To(Vec<u8>),
+}
+
+/// So many rows are stepped over before a seek, which costs as much as some of them: most people have few rows.
+const STEPS_MAX: u32 = 8;
+
+/// Visits the rows of a table that a visitor does not leap over.
+fn leap(rows: &dyn Rows, table: Table, visit: &mut dyn FnMut(&[u8], &[u8]) -> Leap) {
+    let mut to = Vec::new();
+    let mut seek = true;
+    while std::mem::take(&mut seek) {
+        let (from, mut steps) = (to.clone(), 0);
+        rows.ascend(table, &from, &[], &mut |key, value| {
+            if key < to.as_slice() {
+                steps += 1;
+                seek = steps > STEPS_MAX;
+                return if seek { Walk::Stop } else { Walk::On };
+            }
+            steps = 0;
+            match visit(key, value) {
+                Leap::Next => Walk::On,
+                Leap::To(end) if end.is_empty() => Walk::Stop,
+                Leap::To(key) => {
+                    to = key;
+                    Walk::On
+                }
+            }
         });
-        let Some(user) = found else { return };
-        visit(user);
-        from = keys::end(&user.0);
-        if from.is_empty() {
-            return;
-        }
     }
 }

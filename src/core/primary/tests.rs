@@ -158,3 +158,12 @@ fn what_a_snapshot_told_is_taken_out_step_by_step_once_nobody_has_it() {
     primary.on_committed(at(5), swept, &mut out);
     assert_eq!(sweeps(&out), []);
 }
+
+#[test]
+fn nobody_is_read_more_posts_than_a_timeline_may_have() {
+    let body = RequestBody::Timeline { of: None, limit: u32::MAX, since: None, before: None };
+    let mut out = Outputs::new();
+    alone().on_request(at(1), ask(1, 1, 3, body), &mut out);
+    let [Output::Query { query: Query::Timeline { limit, .. }, .. }] = out[..] else { panic!("{out:?}") };
+    assert_eq!(limit, limits::TIMELINE_POSTS_MAX);
+}

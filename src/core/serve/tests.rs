@@ -200,3 +200,63 @@ fn a_look_for_posts_waits_for_a_settled_term() {
     assert_eq!(trims(&mut node, due + 2), [keep], "it was put off, not left out");
     assert_eq!(trims(&mut node, due + 3), []);
 }
+
+/// Whom W1, which has waited so long for the store's lock, kills.
+fn killed(node: &mut Node, ms: u64) -> Vec<ProcessId> {
+    let mut out = Vec::new();
+    node.serve_timeout(at(ms), &mut out);
+    out.into_iter()
+        .filter_map(|output| if let Output::Kill { process } = output { Some(process) } else { None })
+        .collect()
+}
+
+#[test]
+fn a_stopped_sibling_that_may_hold_the_lock_is_killed_at_once_and_the_last_primary_after_a_wait() {
+    let wait = u64::try_from(limits::LOCK_HOLDER_WAIT.as_millis()).unwrap();
+    let waiting = |life| {
+        let mut node = first();
+        node.handle_input(at(1), Input::Sibling { process: id("W2"), life, pid: 2 }, &mut Vec::new());
+        node.serving = Serving::No;
+        node.take_epoch(at(2), &mut Vec::new());
+        node
+    };
+    let mut node = waiting(Life::Stopped);
+    assert_eq!(killed(&mut node, 3), [], "it may be for a moment only");
+    assert_eq!(killed(&mut node, 100), [id("W2")]);
+
+    let mut node = waiting(Life::Up);
+    assert_eq!(killed(&mut node, 2 + wait), [], "it was not the primary");
+    let mut node = waiting(Life::Up);
+    let Standing { epoch, vector, digest, entries, disk_bytes, .. } = standing(1, None);
+    let fitness = Fitness::Ready;
+    let status = PrimaryStatus { epoch, fitness, sessions: 0, vector, digest, entries, disk_bytes };
+    node.mesh.primary = Some((id("W2"), status));
+    assert_eq!(killed(&mut node, 1 + wait), []);
+    assert_eq!(killed(&mut node, 1 + wait + 100), [id("W2")]);
+}
+
+#[test]
+fn a_process_that_dies_again_and_again_is_restarted_ever_later_until_it_lives_for_a_while() {
+    let mut node = first();
+    let origin = own(&node);
+    node.handle_input(at(1), Input::EpochTaken(Ok(standing(1, Some(origin)))), &mut Vec::new());
+    let mut now = 10;
+    let mut live = |lived: Duration| {
+        let mut out = Vec::new();
+        let process = id("W2");
+        node.handle_input(at(now), Input::Sibling { process, life: Life::Up, pid: 2 }, &mut Vec::new());
+        now += u64::try_from(lived.as_millis()).unwrap();
+        node.handle_input(at(now), Input::Sibling { process, life: Life::Dead, pid: 0 }, &mut out);
+        let restart = |output| if let Output::Restart { after, .. } = output { Some(after) } else { None };
+        let pauses: Vec<Duration> = out.into_iter().filter_map(restart).collect();
+        assert_eq!(pauses.len(), 1, "it is wished back once");
+        pauses[0]
+    };
+    let moment = Duration::from_millis(5);
+    assert_eq!(live(limits::RESTART_FORGIVEN), Duration::ZERO, "the first time at once");
+    let pauses: Vec<Duration> = std::iter::repeat_with(|| live(moment)).take(12).collect();
+    assert!(pauses[0] >= limits::RESTART_BACKOFF && pauses.is_sorted(), "{pauses:?}");
+    assert_eq!(pauses[11], limits::RESTART_BACKOFF_MAX);
+    assert_eq!(live(limits::RESTART_FORGIVEN - moment), limits::RESTART_BACKOFF_MAX);
+    assert_eq!(live(limits::RESTART_FORGIVEN), Duration::ZERO);
+}

@@ -4,6 +4,7 @@ use super::*;
 use crate::id::Vector;
 use crate::limits;
 use crate::service::digest_of;
+use crate::service::entry::EntryError;
 use crate::service::ledger::{Fenced, writer};
 use crate::service::log::read_log;
 use crate::service::snapshot::{self, Cursor, Part};
@@ -236,4 +237,22 @@ fn a_snapshot_is_adopted_and_the_log_goes_on_after_it() {
     assert_eq!(target.standing().digest, source.standing().digest);
     assert_eq!(target.standing().entries, source.standing().entries);
     assert_eq!(target.rows.merged(), source.rows.merged());
+}
+
+#[test]
+fn the_longest_post_fits_in_an_entry_and_what_is_longer_than_any_entry_is_refused() {
+    let text = "\u{1F980}".repeat(limits::POST_CHARS_MAX).parse().unwrap();
+    let origin = Origin { host: "sixteen-letters-".parse().unwrap(), incarnation: u32::MAX };
+    let longest = Entry {
+        id: EntryId { origin, seq: Seq(u64::MAX) },
+        request: "i".repeat(64).parse().unwrap(),
+        ..entry("a", 1, u64::MAX / 2, 1, "id", Op::Post { text })
+    };
+    assert!(longest.encode().len() <= limits::ENTRY_BYTES_MAX);
+    assert!(Entry::decode(&longest.encode()) == Ok(longest), "it is read as it was written");
+    let length = limits::ENTRY_BYTES_MAX + 1;
+    assert_eq!(Entry::decode(&vec![0; length]), Err(EntryError::TooLong(length)));
+    let run = EntryRun { origin: super::origin("b"), from: Seq(1), entries: vec![vec![0; length]] };
+    let Wrote::Refused(reason) = Host::new("a", 1).write(Write::Run(run)) else { panic!("it is taken") };
+    assert!(reason.contains("over the limit of 8192"), "{reason}");
 }

@@ -406,3 +406,22 @@ proptest! {
         prop_assert_eq!(told(&short, step), told(&whole, limits::FEED_ENTRIES_MAX));
     }
 }
+
+/// Whoever joins elsewhere during a partition is told of the newest posts only; the others are in the timeline.
+#[test]
+fn a_join_that_comes_late_tells_a_bounded_number_of_posts() {
+    let (mut here, mut there) = (Host::new("a", 1_000), Host::new("b", 1_000));
+    here.register(1, "ann");
+    here.register(2, "bob");
+    there.pull(&here);
+    there.join(1, "bob");
+    let many = limits::FEED_LATE_POSTS_MAX + 3;
+    (0..many).for_each(|number| drop(here.post(2, &number.to_string())));
+    let from = here.standing().vector;
+    here.pull(&there);
+    let shown = here.standing().vector;
+    let (steps, reached) = advance(&here.rows, &from, &shown, &[(FeedId(1), user(1))]);
+    assert_eq!((steps.len(), reached), (1, shown));
+    let told: Vec<_> = steps[0].posts.iter().map(|post| post.text.clone()).collect();
+    assert_eq!(told, (3..many).map(|number| number.to_string()).collect::<Vec<_>>());
+}

@@ -6,7 +6,7 @@ use crate::id::FeedId;
 use crate::limits;
 use crate::service::query::{self, Answer, Query};
 use crate::service::trim::Keep;
-use crate::service::{digest_of, feed, snapshot};
+use crate::service::{digest_of, feed, keys, snapshot};
 
 /// Long after 1970, in microseconds.
 const START: u64 = 1 << 50;
@@ -101,6 +101,39 @@ fn one_trim_removes_a_bounded_number_of_rows() {
     host.write(keep(host.wall.0 - DAY, None));
     assert_eq!((host.rows.count(Table::Posts), host.rows.count(Table::Requests)), (0, 1));
     check_digest(&host);
+}
+
+/// Rows are stepped over or leapt over, by how many there are of each person.
+#[test]
+fn a_trim_finds_the_rows_of_everybody_however_many_each_has() {
+    const HOUR: u64 = DAY / 24;
+    let mut host = Host::new("a", START);
+    let many = [0, 1, 7, 8, 9, 10, 40, 0, 40, 3];
+    (0..).zip(many).for_each(|(who, _)| drop(host.register(who, &format!("p{who}"))));
+    for round in 0..40 {
+        host.wall.0 = START + round * HOUR;
+        for (who, _) in (0..).zip(many).filter(|(_, posts)| round < *posts) {
+            let chosen = format!("{}-{who}-{round}", if round % 2 == 0 { "0" } else { "z" });
+            let id = if round % 3 == 0 { chosen } else { made_at(host.wall.0) };
+            host.try_ask(who, &id, say("hello")).unwrap();
+        }
+    }
+    let table = |host: &Host, table| host.rows.table(table).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    // What is above the trim stays: of the posts by their stamps, of the requests by their ids.
+    let hours = [1, 8, 20, 39];
+    for trim in hours.into_iter().chain(hours.map(|hours| 8 * 24 + hours)).map(|hours| START + hours * HOUR) {
+        let before = Hlc::at(Wall(trim));
+        let (mut posts, mut requests) = (table(&host, Table::Posts), table(&host, Table::Requests));
+        posts.retain(|key| keys::parse_made(key).unwrap().1.hlc >= before);
+        requests.retain(|key| !crate::service::trim::forgotten(&keys::parse_request(key).unwrap().1, before));
+        host.wall.0 = host.wall.0.max(trim);
+        host.write(keep(trim, None));
+        assert_eq!(host.standing().trim, before);
+        assert_eq!((table(&host, Table::Posts), table(&host, Table::Requests)), (posts, requests), "{trim}");
+        check_digest(&host);
+    }
+    let chosen: u64 = many.iter().map(|posts| posts.div_ceil(3)).sum();
+    assert_eq!(host.rows.count(Table::Requests), 10 + chosen, "only chosen ids are remembered");
 }
 
 #[test]
