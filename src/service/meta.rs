@@ -53,6 +53,11 @@ fn vector(rows: &dyn Rows, prefix: &[u8]) -> Vector {
     found
 }
 
+/// The newest epoch.
+pub(super) fn epoch(rows: &dyn Rows) -> Epoch {
+    single(rows, EPOCH).unwrap_or_default()
+}
+
 /// How far the log was cut.
 pub(super) fn cut(rows: &dyn Rows) -> Vector {
     vector(rows, CUT)
@@ -81,7 +86,7 @@ pub(super) fn forget_origin(rows: &mut dyn RowsMut) {
 impl Meta {
     pub(super) fn load(rows: &dyn Rows) -> Self {
         Self {
-            epoch: single(rows, EPOCH).unwrap_or_default(),
+            epoch: epoch(rows),
             origin: single(rows, ORIGIN),
             vector: vector(rows, VECTOR),
             hlc: single(rows, HLC).unwrap_or_default(),
