@@ -1,8 +1,11 @@
 //! Who holds what: how many copies an entry has, and what may be shown.
 //!
 //! Readers are shown, and tokens name, only entries that as many hosts hold durably as the cluster's level asks
-//! (Kafka's high watermark), or that were acknowledged with fewer because no more could be had. Otherwise killing a host
-//! leaves clients that have seen what no living host has. Pure bookkeeping; the primary feeds it.
+//! (Kafka's high watermark), or as can be had while others are late. Otherwise killing a host leaves clients that have
+//! seen what no living host has. Pure bookkeeping; the primary feeds it.
+//!
+//! A host holds what it says, or proves by its entries, and nothing else: what it says is closed under what comes before,
+//! and so is what enough hosts hold, and what is shown (P4).
 
 use std::collections::BTreeMap;
 
@@ -20,8 +23,6 @@ pub(crate) struct Copies {
     level: AckLevel,
     own: Vector,
     others: BTreeMap<HostId, Vector>,
-    /// Acknowledged with fewer copies: shown all the same.
-    forced: Vector,
     shown: Vector,
     /// Hosts that did not have an entry in time, each with that entry: until they acknowledge it, nothing waits for them.
     late: BTreeMap<HostId, EntryId>,
@@ -30,16 +31,8 @@ pub(crate) struct Copies {
 impl Copies {
     /// A primary that knows only what its own store holds.
     pub(crate) fn new(me: HostId, hosts: Vec<HostId>, level: AckLevel, own: Vector) -> Self {
-        let mut copies = Self {
-            me,
-            hosts,
-            level,
-            own,
-            others: BTreeMap::new(),
-            forced: Vector::new(),
-            shown: Vector::new(),
-            late: BTreeMap::new(),
-        };
+        let mut copies =
+            Self { me, hosts, level, own, others: BTreeMap::new(), shown: Vector::new(), late: BTreeMap::new() };
         copies.reckon();
         copies
     }
@@ -59,16 +52,8 @@ impl Copies {
 
     /// Hosts known to hold an entry durably.
     pub(crate) fn count(&self, entry: EntryId) -> u32 {
-        let mut count = u32::from(self.own.holds(entry));
-        let mut origin_counted = entry.origin.host == self.me;
-        for (host, vector) in &self.others {
-            if vector.holds(entry) {
-                count += 1;
-                origin_counted |= *host == entry.origin.host;
-            }
-        }
-        // Nothing leaves a host before it is durable there: who made it holds it.
-        count + u32::from(!origin_counted)
+        let others = self.others.values().filter(|vector| vector.holds(entry)).count();
+        u32::from(self.own.holds(entry)) + u32::try_from(others).unwrap_or(u32::MAX)
     }
 
     /// Whether a write may be answered now: it has its copies, or as many as can be had without the hosts that are late.
@@ -91,11 +76,11 @@ impl Copies {
         &self.own
     }
 
-    /// What may be done about something that is not shown here.
-    pub(crate) fn lack(&self, wanted: &Vector) -> Lack {
+    /// What may be done about something that is not shown here, while these other hosts are up.
+    pub(crate) fn lack(&self, wanted: &Vector, up: impl Fn(HostId) -> bool) -> Lack {
         if self.own.covers(wanted) {
             Lack::Soon
-        } else if self.others.values().any(|vector| vector.covers(wanted)) {
+        } else if self.others.iter().any(|(host, vector)| up(*host) && vector.covers(wanted)) {
             Lack::Elsewhere
         } else {
             Lack::Nowhere
@@ -113,14 +98,13 @@ impl Copies {
         self.reckon();
     }
 
-    /// Entries came in that prove what their makers held, to be counted with the next commit. An answer may come here
-    /// before its maker's word that it holds the question: shown without it, the answer would be shown alone (P4). What
-    /// a host held before it lost its disk proves nothing.
+    /// Entries came in, to be counted with the next commit, that prove what their makers held: nothing leaves a host
+    /// before it is durable there. Each names only what was new to its maker since its last, so it proves nothing where
+    /// more is missing of what its maker is known to hold, as after a loss of its disk.
     pub(crate) fn on_proved(&mut self, proved: &BTreeMap<Origin, Vector>) {
         for (origin, vector) in proved.iter().filter(|(origin, _)| origin.host != self.me) {
             let known = self.others.entry(origin.host).or_default();
-            let lost = known.get(*origin) == Seq::ZERO && known.iter().any(|(other, _)| other.host == origin.host);
-            if !lost {
+            if known.get(*origin) >= self.own.get(*origin) {
                 known.merge(vector);
             }
         }
@@ -138,44 +122,31 @@ impl Copies {
         self.reckon();
     }
 
-    /// An entry has not got the copies of its level in time, and is answered with those that it has.
+    /// An entry has not got the copies of its level in time: nothing waits any more for the hosts that lack it.
     pub(crate) fn on_missed(&mut self, entry: EntryId, level: AckLevel) {
-        if !self.settles(entry, level) {
-            let others = self.hosts.iter().filter(|host| **host != self.me);
-            let lacking = others.filter(|host| !self.others.get(host).is_some_and(|vector| vector.holds(entry)));
-            for host in lacking {
-                self.late.entry(*host).or_insert(entry);
-            }
+        if self.settles(entry, level) {
+            return;
         }
-        self.force(entry);
+        let others = self.hosts.iter().filter(|host| **host != self.me);
+        let lacking = others.filter(|host| !self.others.get(host).is_some_and(|vector| vector.holds(entry)));
+        for host in lacking {
+            self.late.entry(*host).or_insert(entry);
+        }
+        self.reckon();
     }
 
-    /// An entry was acknowledged with the copies that it has: it is shown from now on.
-    pub(crate) fn force(&mut self, entry: EntryId) {
-        if self.own.holds(entry) && !self.shown.holds(entry) {
-            self.forced.raise(entry.origin, entry.seq);
-            self.shown.raise(entry.origin, entry.seq);
-        }
-    }
-
+    /// Shows what has its copies. What is shown stays shown.
     fn reckon(&mut self) {
         let need = usize::try_from(self.need(self.level).min(self.in_time())).unwrap_or(usize::MAX);
         for (origin, own) in self.own.iter() {
-            let seq = self.held_by(need, origin, own);
-            self.shown.raise(origin, seq.max(self.forced.get(origin)).min(own));
+            self.shown.raise(origin, self.held_by(need, origin, own));
         }
     }
 
     /// The highest seq of an origin that this host and enough others hold.
     fn held_by(&self, need: usize, origin: Origin, own: Seq) -> Seq {
-        let mut held = vec![own];
-        if origin.host != self.me && !self.others.contains_key(&origin.host) {
-            held.push(own);
-        }
-        for (host, vector) in &self.others {
-            let seq = vector.get(origin);
-            held.push(if *host == origin.host { seq.max(own) } else { seq });
-        }
+        let mut held: Vec<Seq> = self.others.values().map(|vector| vector.get(origin).min(own)).collect();
+        held.push(own);
         held.sort_unstable_by(|a, b| b.cmp(a));
         held.get(need.saturating_sub(1)).copied().unwrap_or(Seq::ZERO)
     }
@@ -208,8 +179,8 @@ mod tests {
         let asked: Vector = [(question, Seq(1))].into_iter().collect();
         copies.on_committed(&asked);
         assert_eq!(copies.shown(), &Vector::new());
-        copies.on_proved(&[(answer, asked)].into_iter().collect());
         let both: Vector = [(question, Seq(1)), (answer, Seq(1))].into_iter().collect();
+        copies.on_proved(&[(answer, both.clone())].into_iter().collect());
         copies.on_committed(&both);
         assert_eq!(copies.shown(), &both);
         // Of a host that has begun anew, an older log proves nothing.
@@ -231,12 +202,57 @@ mod tests {
         assert!(!copies.settles(entry("a", 3), AckLevel::All));
     }
 
+    /// Entries of one run come in.
+    fn receive(copies: &mut Copies, last: EntryId) {
+        copies.on_proved(&[(last.origin, vector(&[last]))].into_iter().collect());
+        let mut own = copies.own().clone();
+        own.raise(last.origin, last.seq);
+        copies.on_committed(&own);
+    }
+
     #[test]
     fn a_received_entry_has_two_copies_at_once() {
         let mut copies = three();
-        copies.on_committed(&vector(&[entry("b", 2)]));
+        receive(&mut copies, entry("b", 2));
         assert_eq!(copies.shown(), &vector(&[entry("b", 2)]));
         assert_eq!(copies.count(entry("b", 2)), 2);
+    }
+
+    #[test]
+    fn who_lost_its_disk_holds_no_more_of_its_old_log_than_it_says() {
+        let mut copies = three();
+        receive(&mut copies, entry("b", 2));
+        for word in [Vector::new(), vector(&[entry("c", 1)])] {
+            copies.on_held(host("b"), &word);
+            assert_eq!(copies.count(entry("b", 2)), 1);
+        }
+        receive(&mut copies, entry("b", 3));
+        assert_eq!(copies.count(entry("b", 3)), 1, "another host has sent it");
+        assert_eq!(copies.shown(), &vector(&[entry("b", 2)]));
+    }
+
+    #[test]
+    fn a_new_primary_shows_an_answer_no_sooner_than_its_question() {
+        let both = vector(&[entry("a", 1), entry("b", 1)]);
+        let hosts = ["a", "b", "c"].map(host).to_vec();
+        let mut copies = Copies::new(host("a"), hosts, AckLevel::Peer, both.clone());
+        assert!(copies.shown().is_empty(), "what the maker of the answer holds is not known yet");
+        // What came between is not known either.
+        receive(&mut copies, entry("b", 2));
+        assert!(copies.shown().is_empty());
+        copies.on_held(host("b"), &both);
+        assert_eq!(copies.shown(), &both);
+    }
+
+    #[test]
+    fn what_only_a_host_that_is_down_holds_cannot_be_had_elsewhere() {
+        let mut copies = three();
+        let seen = vector(&[entry("b", 2)]);
+        copies.on_held(host("b"), &seen);
+        assert_eq!(copies.lack(&seen, |_| true), Lack::Elsewhere);
+        assert_eq!(copies.lack(&seen, |up| up != host("b")), Lack::Nowhere);
+        receive(&mut copies, entry("b", 2));
+        assert_eq!(copies.lack(&seen, |_| false), Lack::Soon);
     }
 
     #[test]

@@ -80,8 +80,8 @@ pub(crate) struct Primary {
     at_store: BTreeMap<WriteId, Sent>,
     owed: BTreeMap<EntryId, Vec<Owed>>,
     owed_count: usize,
-    /// When the entries up to this one should have their copies.
-    due: VecDeque<(Instant, EntryId)>,
+    /// When the entries up to this vector should have their copies.
+    due: VecDeque<(Instant, Vector)>,
     /// Requests that wait for their token, in order of arrival.
     waiting: VecDeque<(Instant, Ask)>,
     waiting_of: BTreeMap<ClientId, usize>,
@@ -279,13 +279,12 @@ impl Primary {
         }
     }
 
-    /// Notes when the newest of this host's entries should have its copies.
+    /// Notes when what is held should have its copies, whoever made it: who made it may be silent by now.
     fn expect_copies(&mut self, now: Now) {
-        let Some(origin) = self.standing.origin else { return };
-        let newest = EntryId { origin, seq: self.standing.vector.get(origin) };
-        let waits = !self.copies.shown().holds(newest) || !self.owed.is_empty();
-        if waits && self.due.back().is_none_or(|(_, entry)| *entry != newest) {
-            self.due.push_back((now.mono + limits::COPIES_WAIT, newest));
+        let held = &self.standing.vector;
+        let waits = !self.copies.shown().covers(held) || !self.owed.is_empty();
+        if waits && self.due.back().is_none_or(|(_, vector)| vector != held) {
+            self.due.push_back((now.mono + limits::COPIES_WAIT, held.clone()));
         }
     }
 
@@ -297,9 +296,6 @@ impl Primary {
                 let Sent { client, number, level } = sent;
                 let owed = Owed { client, number, accepted, level };
                 if self.copies.settles(entry, level) {
-                    if level == self.level {
-                        self.copies.force(entry);
-                    }
                     self.acknowledge(owed, out);
                 } else {
                     self.owed.entry(entry).or_default().push(owed);
@@ -392,10 +388,11 @@ impl Primary {
         Refusal::new(ErrorCode::DiskFull, message)
     }
 
-    /// Does what is due: copies that did not come, tokens that are not held, room asked for again.
-    pub(crate) fn on_timeout(&mut self, now: Now, out: &mut Outputs) {
-        while let Some((_, newest)) = self.due.pop_front_if(|(at, _)| now.mono >= *at) {
-            self.on_copies_missed(newest, out);
+    /// Does what is due: copies that did not come, tokens that are not held, room asked for again. `up` tells of other
+    /// hosts.
+    pub(crate) fn on_timeout(&mut self, now: Now, up: impl Fn(HostId) -> bool, out: &mut Outputs) {
+        while let Some((_, held)) = self.due.pop_front_if(|(at, _)| now.mono >= *at) {
+            self.on_copies_missed(&held, out);
         }
         if self.full_until.is_some_and(|at| now.mono >= at) {
             self.full_until = Some(now.mono + limits::SIBLING_SILENCE);
@@ -406,10 +403,10 @@ impl Primary {
             late.push(ask);
         }
         for ask in late {
-            self.on_token_missed(now, ask, out);
+            self.on_token_missed(now, ask, &up, out);
         }
         let copies = &self.copies;
-        let lack = |wanted: &Vector| copies.lack(wanted);
+        let lack = |wanted: &Vector| copies.lack(wanted, &up);
         self.feeds.on_timeout(now.mono, copies.shown(), lack, &self.behind(), out);
     }
 
@@ -418,19 +415,22 @@ impl Primary {
         Refusal::new(ErrorCode::Behind, format!("{} is behind what you have seen: ask another host", self.host))
     }
 
-    fn on_copies_missed(&mut self, newest: EntryId, out: &mut Outputs) {
+    /// What waits for copies of entries up to this vector has waited long enough.
+    fn on_copies_missed(&mut self, held: &Vector, out: &mut Outputs) {
         let mut late = Vec::new();
-        // Whatever waits for entries up to this one has waited long enough; of other origins, only retries wait.
         for (entry, owed) in std::mem::take(&mut self.owed) {
-            if entry.origin == newest.origin && entry.seq > newest.seq {
-                self.owed.insert(entry, owed);
-            } else {
+            if held.holds(entry) {
                 late.extend(owed.into_iter().map(|owed| (entry, owed)));
+            } else {
+                self.owed.insert(entry, owed);
             }
         }
         self.owed_count -= late.len();
-        if !self.copies.shown().holds(newest) {
-            self.copies.on_missed(newest, self.level);
+        for (origin, seq) in held.iter() {
+            let newest = EntryId { origin, seq };
+            if !self.copies.shown().holds(newest) {
+                self.copies.on_missed(newest, self.level);
+            }
         }
         for (entry, owed) in late {
             self.copies.on_missed(entry, owed.level);
@@ -440,9 +440,9 @@ impl Primary {
     }
 
     /// The host does not hold what the token names. Entries that it holds, but may not show yet, are worth more time.
-    fn on_token_missed(&mut self, now: Now, ask: Ask, out: &mut Outputs) {
+    fn on_token_missed(&mut self, now: Now, ask: Ask, up: impl Fn(HostId) -> bool, out: &mut Outputs) {
         let Ask { client, request, .. } = &ask;
-        let lack = self.copies.lack(&request.token.vector);
+        let lack = self.copies.lack(&request.token.vector, up);
         if lack == Lack::Soon {
             self.waiting.push_back((now.mono, ask));
             return;

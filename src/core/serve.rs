@@ -357,7 +357,8 @@ impl Node {
             }
             Serving::Taking { .. } => {}
             Serving::Yes(term) => {
-                term.primary.on_timeout(now, out);
+                let views = &self.mesh.views;
+                term.primary.on_timeout(now, |host| views.get(&host).is_some_and(|view| view.up), out);
                 let clocks = if term.settled() { clocks } else { Clocks::Differ };
                 term.primary.trim_posts(now, clocks, out);
                 let Some(recall) = &mut term.recall else { return };

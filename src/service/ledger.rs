@@ -126,7 +126,7 @@ pub struct Committed {
     pub outcomes: Vec<(WriteId, Wrote)>,
     /// The state after them.
     pub standing: Standing,
-    /// What entries that came in name as held where they were made, by their origins: nothing leaves a host before it
+    /// What entries that came in prove to be held where they were made, by their origins: nothing leaves a host before it
     /// is durable there.
     pub proved: BTreeMap<Origin, Vector>,
 }
@@ -292,9 +292,9 @@ impl Batch<'_> {
                 return Ok(Wrote::Waits { on: EntryId { origin, seq } });
             }
             self.append(&entry, bytes);
-            if !entry.after.is_empty() {
-                self.proved.entry(run.origin).or_default().merge(&entry.after);
-            }
+            let proved = self.proved.entry(run.origin).or_default();
+            proved.merge(&entry.after);
+            proved.raise(run.origin, entry.id.seq);
             self.meta.news.raise(run.origin, entry.id.seq);
         }
         Ok(Wrote::Done)
