@@ -31,8 +31,13 @@ use super::{Mutant, Options};
 /// Timeouts that one process may have in a millisecond; more is a timer that spins.
 const TIMEOUTS_PER_MS_MAX: u32 = 500;
 
-/// Events of one simulation; ordinary runs have a tenth of it.
-const EVENTS_MAX: u64 = 3_000_000;
+/// Events of one simulation; most runs have a twentieth of it.
+const EVENTS_MAX: u64 = 1_000_000;
+
+/// Events within this simulated time, in microseconds: more are messages that beget messages. Ordinary runs stay far
+/// below it.
+const RUSH: u64 = 100_000;
+const EVENTS_PER_RUSH_MAX: u64 = 20_000;
 
 /// What will happen.
 #[derive(Debug)]
@@ -167,6 +172,8 @@ pub(crate) struct World {
     /// When people stop to begin calls.
     pub(crate) calls_until: u64,
     pub(crate) counts: Counts,
+    /// The events of the newest stretch of time, by its number.
+    rush: (u64, u64),
     pub(crate) next_id: u64,
     pub(crate) failure: Option<Failure>,
     /// Folds every event, so that two runs of a seed can be compared.
@@ -230,6 +237,7 @@ impl World {
             counts: Counts::default(),
             next_id: 1,
             failure: None,
+            rush: (0, 0),
             fingerprint: 0xcbf2_9ce4_8422_2325,
             trace: VecDeque::new(),
         };
@@ -294,14 +302,30 @@ impl World {
             return false;
         };
         self.clock = at;
-        self.counts.events += 1;
-        if self.counts.events > EVENTS_MAX {
-            self.fail(format!("more than {EVENTS_MAX} events: something goes round in circles"));
-            return false;
-        }
+        self.count_event();
         self.fold(at ^ serial.rotate_left(32));
         self.happen(event);
         true
+    }
+
+    /// A run has an end: who waits for one that goes round in circles is not served.
+    fn count_event(&mut self) {
+        self.counts.events += 1;
+        let (window, count) = &mut self.rush;
+        if *window == self.clock / RUSH {
+            *count += 1;
+        } else {
+            (*window, *count) = (self.clock / RUSH, 1);
+        }
+        let circles = |events: u64, within: &str| {
+            let what = format!("more than {events} events {within}: something goes round in circles");
+            Err(Breach { promise: Promise::P7, what })
+        };
+        if *count > EVENTS_PER_RUSH_MAX {
+            self.judge(circles(EVENTS_PER_RUSH_MAX, &format!("in {} s", seconds(RUSH))));
+        } else if self.counts.events > EVENTS_MAX {
+            self.judge(circles(EVENTS_MAX, "in all"));
+        }
     }
 
     fn happen(&mut self, event: Event) {
