@@ -387,6 +387,26 @@ mod tests {
         assert_eq!(out, vec![]);
     }
 
+    /// Its claim would be answered with a claim for as long as the kernel has not shown it.
+    #[test]
+    fn a_claim_of_a_sibling_that_is_not_known_to_live_is_left_alone_until_it_is() {
+        use crate::core::io::Input;
+        use crate::core::testing::{at, first};
+        use crate::wire::heartbeat::Life;
+
+        let (mut node, mut out) = (first(), Vec::new());
+        let claim = || {
+            let message = PeerMessage::Coordinator { duty: Duty::Relay, epoch: Epoch::ZERO };
+            Input::Peer { from: id("W2"), message }
+        };
+        node.handle_input(at(10), claim(), &mut out);
+        let claims = |output: &Output| matches!(output, Output::Send { message, .. } if *message == node.elections.relay.claim());
+        assert_eq!((node.elections.relay.leader(), out.iter().any(claims)), (None, false));
+        node.handle_input(at(20), Input::Sibling { process: id("W2"), life: Life::Up, pid: 2 }, &mut out);
+        node.handle_input(at(30), claim(), &mut out);
+        assert_eq!(node.elections.relay.leader(), Some(id("W2")));
+    }
+
     #[test]
     fn one_that_starts_listens_before_it_stands() {
         let mut out = Vec::new();

@@ -150,6 +150,11 @@ impl Mesh {
         }
     }
 
+    /// Whether this is a sibling that the kernel does not show, or not yet.
+    pub(crate) fn is_down(&self, process: ProcessId) -> bool {
+        self.siblings.get(&process).is_some_and(|sibling| matches!(sibling.life, Life::Dead | Life::Left))
+    }
+
     /// Siblings that can be talked to.
     pub(crate) fn living(&self) -> impl Iterator<Item = ProcessId> + '_ {
         let lives = |sibling: &Sibling| matches!(sibling.life, Life::Up | Life::Stopped);

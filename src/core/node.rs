@@ -369,9 +369,17 @@ impl Node {
     }
 
     fn on_coordinator(&mut self, now: Now, from: ProcessId, duty: Duty, epoch: Epoch, out: &mut Outputs) {
-        let Some(election) = self.election(duty) else { return };
+        let heeds = self.heeds_claim(from, duty);
+        let Some(election) = self.election(duty).filter(|_| heeds) else { return };
         let verdict = election.on_coordinator(from, epoch, out);
         self.on_verdict(now, duty, verdict, out);
+    }
+
+    /// Whether a claim is to be followed or answered. One of a sibling that is not known to live yet is not: whoever
+    /// follows it finds it dead, takes the duty and claims it at once, is answered with a claim, and all of a host that
+    /// starts do so together, ever more of them. It claims again when it is known. Only a primary gives way at once.
+    fn heeds_claim(&self, from: ProcessId, duty: Duty) -> bool {
+        !self.mesh.is_down(from) || (duty == Duty::Serve && self.elections.serve.leads())
     }
 
     /// Looks at every election, and does what follows from it.
@@ -489,7 +497,8 @@ impl Node {
             for duty in [Duty::Serve, Duty::Relay, Duty::Direct] {
                 let claims = if heartbeat.duties.contains(&duty) { Claims::Yes } else { Claims::No };
                 let epoch = if duty == Duty::Serve { heartbeat.epoch } else { Epoch::ZERO };
-                let Some(election) = self.election(duty) else { continue };
+                let heeds = self.heeds_claim(from, duty);
+                let Some(election) = self.election(duty).filter(|_| heeds) else { continue };
                 let verdict = election.on_heartbeat(from, claims, epoch, out);
                 self.on_verdict(now, duty, verdict, out);
             }

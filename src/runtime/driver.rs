@@ -286,12 +286,12 @@ impl Driver {
             Output::Query { client, number, shown, query } => self.read(|rows| Input::QueryDone {
                 client,
                 number,
-                epoch: ledger::standing(rows).epoch,
+                epoch: ledger::epoch(rows),
                 result: query::answer(rows, &shown, &query),
             }),
             Output::ReadFeeds { read, from, shown, feeds } => self.read(|rows| {
                 let (steps, cursor) = feed::advance(rows, &from, &shown, &feeds);
-                Input::FeedsRead { read, epoch: ledger::standing(rows).epoch, steps, cursor }
+                Input::FeedsRead { read, epoch: ledger::epoch(rows), steps, cursor }
             }),
             Output::Restart { process, after } => match self.joints.supervision {
                 Supervision::Supervised => Wish::restart(process, after).say(),

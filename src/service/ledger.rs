@@ -161,6 +161,11 @@ pub fn standing(rows: &dyn Rows) -> Standing {
     Meta::load(rows).standing()
 }
 
+/// Reads the epoch alone.
+pub fn epoch(rows: &dyn Rows) -> Epoch {
+    meta::epoch(rows)
+}
+
 /// The writer that took the newest epoch, if any was taken.
 pub fn writer(rows: &dyn Rows) -> Option<WriterMark> {
     meta::writer(rows)

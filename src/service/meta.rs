@@ -57,6 +57,11 @@ fn vector(rows: &dyn Rows, prefix: &[u8]) -> Vector {
     found
 }
 
+/// The newest epoch.
+pub(super) fn epoch(rows: &dyn Rows) -> Epoch {
+    single(rows, EPOCH).unwrap_or_default()
+}
+
 /// How far the log was cut.
 pub(super) fn cut(rows: &dyn Rows) -> Vector {
     vector(rows, CUT)
@@ -95,7 +100,7 @@ pub(super) fn forget_origin(rows: &mut dyn RowsMut) {
 impl Meta {
     pub(super) fn load(rows: &dyn Rows) -> Self {
         Self {
-            epoch: single(rows, EPOCH).unwrap_or_default(),
+            epoch: epoch(rows),
             origin: single(rows, ORIGIN),
             vector: held(rows),
             hlc: single(rows, HLC).unwrap_or_default(),

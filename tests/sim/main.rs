@@ -46,12 +46,16 @@ fn promises_hold_in_the_second_seeds() {
     first_failure(1_000..1_100, Loads::Drawn, Wires::Drawn).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// Each found a bug, in the node or in what people may expect of it: what it taught stands in docs/simulator.md. They were
-/// found before there were other loads than the calm one, and a second version of the wire, and make the same runs without.
-const REGRESSIONS: &[u64] = &[1_745, 7_097, 7_861, 21_238];
+/// Each fails when the fix of its bug is taken back; what the bugs taught stands in docs/simulator.md. This one is calm, and of the
+/// first version of the wire:
+/// - 7,097: the answer to a read for feeds of an earlier term counts as one of this term's.
+const REGRESSIONS: &[u64] = &[7_097];
 
-/// The same, with the loads that they draw.
-const REGRESSIONS_UNDER_LOAD: &[u64] = &[20_559, 30_196];
+/// The same, with the loads that they draw:
+/// - 7: a join brings no posts that a feed has passed before it.
+/// - 150 and 410: the claim of a sibling that is not known to live is answered with a claim.
+/// - 572: what a cut log held is walked over log by log.
+const REGRESSIONS_UNDER_LOAD: &[u64] = &[7, 150, 410, 572];
 
 /// The same, with heavy loads.
 const REGRESSIONS_UNDER_HEAVY_LOAD: &[u64] = &[20_698];

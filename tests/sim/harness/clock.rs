@@ -21,13 +21,22 @@ pub(crate) struct Clocks {
 impl Clocks {
     /// What the clocks have counted at a true time.
     fn counted(&self, clock: u64) -> u64 {
-        let elapsed = i128::from(clock.saturating_sub(self.since.0));
+        let elapsed = clock.saturating_sub(self.since.0);
+        if self.rate == 0 {
+            // As below, without the division: mostly it is so.
+            return self.since.1 + elapsed;
+        }
+        let elapsed = i128::from(elapsed);
         self.since.1 + u64::try_from(elapsed * (MILLION + i128::from(self.rate)) / MILLION).unwrap_or(0)
     }
 
     /// The first true time at which the clocks have counted so much.
     fn when(&self, counted: u64) -> u64 {
-        let elapsed = i128::from(counted.saturating_sub(self.since.1));
+        let elapsed = counted.saturating_sub(self.since.1);
+        if self.rate == 0 {
+            return self.since.0 + elapsed;
+        }
+        let elapsed = i128::from(elapsed);
         let rate = MILLION + i128::from(self.rate);
         self.since.0 + u64::try_from((elapsed * MILLION + rate - 1) / rate).unwrap_or(0)
     }

@@ -92,7 +92,7 @@ impl Disk {
 
     /// The newest epoch taken.
     pub(crate) fn epoch(&self) -> Epoch {
-        ledger::standing(&self.tables).epoch
+        ledger::epoch(&self.tables)
     }
 
     /// What a backup of it holds.
@@ -330,7 +330,8 @@ impl World {
 
     /// Reads what a commit brought.
     fn read_entries(&mut self, host: usize, before: &Vector, after: &Vector) {
-        let places = after.iter().map(|(origin, _)| (origin, before.get(origin)));
+        let places = after.iter().map(|(origin, seq)| (origin, before.get(origin), seq));
+        let places = places.filter(|(_, held, seq)| held < seq).map(|(origin, held, _)| (origin, held));
         // One origin at a time: a read of several is bounded in its turns.
         let rows = &self.disks[host].tables;
         let runs: Vec<_> = places.flat_map(|place| log::read_log(&rows, &[place], usize::MAX).runs).collect();
@@ -376,12 +377,12 @@ impl World {
             Output::Query { client, number, shown, query } => Input::QueryDone {
                 client: *client,
                 number: *number,
-                epoch: ledger::standing(rows).epoch,
+                epoch: ledger::epoch(rows),
                 result: query::answer(rows, shown, query),
             },
             Output::ReadFeeds { read, from, shown, feeds } => {
                 let (steps, cursor) = feed::advance(rows, from, shown, feeds);
-                Input::FeedsRead { read: *read, epoch: ledger::standing(rows).epoch, steps, cursor }
+                Input::FeedsRead { read: *read, epoch: ledger::epoch(rows), steps, cursor }
             }
             Output::Send { .. }
             | Output::Beat { .. }

@@ -24,6 +24,7 @@ mod mutants;
 mod network;
 mod people;
 mod process;
+mod queue;
 mod rows;
 mod shape;
 mod world;

@@ -3,6 +3,8 @@
 //! They stand where the simulator performs what the node decides, or hands to it what happened: on the links, at the
 //! disks, in people's memory. The node itself is the one that runs for real.
 
+use std::borrow::Cow;
+
 use gaggle::id::{HostId, Seq, Vector};
 use gaggle::service::entry::Entry;
 use gaggle::service::rows::{Rows, RowsMut, Table, Walk};
@@ -231,13 +233,13 @@ impl<R> Seen<R> {
     }
 
     /// Turns the stamp in a key of Names round, so that the last claim comes first; twice is as before.
-    fn turned(&self, table: Table, key: &[u8]) -> Vec<u8> {
+    fn turned<'a>(&self, table: Table, key: &'a [u8]) -> Cow<'a, [u8]> {
         const USER: usize = 16;
         const STAMP: usize = 28;
-        let mut key = key.to_vec();
+        let mut key = Cow::Borrowed(key);
         let turns = self.mutant == Some(Mutant::LastClaimWins) && table == Table::Names;
         if turns && let Some(at) = key.len().checked_sub(STAMP + USER + 1) {
-            key[at + 1..at + 1 + STAMP].iter_mut().for_each(|byte| *byte = !*byte);
+            key.to_mut()[at + 1..at + 1 + STAMP].iter_mut().for_each(|byte| *byte = !*byte);
         }
         key
     }
@@ -255,9 +257,11 @@ impl<R: Rows> Rows for Seen<R> {
             return None;
         }
         // The value names the hosts of the entries that carry the id.
-        let name = self.host.to_string();
-        let knows = value.windows(name.len()).any(|part| part == name.as_bytes());
-        (!forgetful || knows).then_some(value)
+        let knows = || {
+            let name = self.host.to_string();
+            value.windows(name.len()).any(|part| part == name.as_bytes())
+        };
+        (!forgetful || knows()).then_some(value)
     }
 
     fn ascend(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Walk) {

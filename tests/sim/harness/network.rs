@@ -184,15 +184,21 @@ impl World {
         if self.reset(from, to, generation) {
             return;
         }
-        let copies = if self.dice.chance(self.faults.duplicated) { 2 } else { 1 };
-        for _ in 0..copies {
-            if self.procs[from].host != self.procs[to].host && self.dice.chance(self.faults.lost) {
-                continue;
-            }
-            let jitter = if self.dice.chance(20) { self.dice.between(0, 30_000) } else { 0 };
-            let after = self.delay(from, to) + jitter;
-            self.after(after, Event::Datagram { from, to, generation, heartbeat: Box::new(heartbeat.clone()) });
+        let heartbeat = Box::new(heartbeat);
+        if self.dice.chance(self.faults.duplicated) {
+            self.fly(from, to, generation, heartbeat.clone());
         }
+        self.fly(from, to, generation, heartbeat);
+    }
+
+    /// A datagram gets there some time, or not.
+    fn fly(&mut self, from: usize, to: usize, generation: u64, heartbeat: Box<Heartbeat>) {
+        if self.procs[from].host != self.procs[to].host && self.dice.chance(self.faults.lost) {
+            return;
+        }
+        let jitter = if self.dice.chance(20) { self.dice.between(0, 30_000) } else { 0 };
+        let after = self.delay(from, to) + jitter;
+        self.after(after, Event::Datagram { from, to, generation, heartbeat });
     }
 
     pub(crate) fn on_datagram(&mut self, from: usize, to: usize, generation: u64, heartbeat: Heartbeat) {

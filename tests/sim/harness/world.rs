@@ -1,7 +1,6 @@
 //! The world: every process, disk, link and person of one simulation, and the loop that moves its clock.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -26,14 +25,20 @@ use super::load::Load;
 use super::losses::Backup;
 use super::network::Link;
 use super::people::{Conn, Person};
+use super::queue::Queue;
 use super::shape::{Logs, Posts};
 use super::{Mutant, Options};
 
 /// Timeouts that one process may have in a millisecond; more is a timer that spins.
 const TIMEOUTS_PER_MS_MAX: u32 = 500;
 
-/// Events of one simulation; ordinary runs have a tenth of it.
-const EVENTS_MAX: u64 = 3_000_000;
+/// Events of one simulation; most runs have a twentieth of it.
+const EVENTS_MAX: u64 = 1_000_000;
+
+/// Events within this simulated time, in microseconds: more are messages that beget messages. Ordinary runs stay far
+/// below it.
+const RUSH: u64 = 100_000;
+const EVENTS_PER_RUSH_MAX: u64 = 20_000;
 
 /// What will happen.
 #[derive(Debug)]
@@ -71,35 +76,6 @@ pub(crate) enum Event {
     /// Something is mended.
     Undo(Undo),
 }
-
-/// An event at its time; of two at the same time, what was scheduled first comes first.
-#[derive(Debug)]
-struct Coming {
-    at: u64,
-    serial: u64,
-    event: Event,
-}
-
-impl Ord for Coming {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // The greatest comes out of a heap first.
-        (other.at, other.serial).cmp(&(self.at, self.serial))
-    }
-}
-
-impl PartialOrd for Coming {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Coming {
-    fn eq(&self, other: &Self) -> bool {
-        self.serial == other.serial
-    }
-}
-
-impl Eq for Coming {}
 
 /// How a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,8 +155,9 @@ pub(crate) struct Counts {
 pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) clock: u64,
-    serial: u64,
-    queue: BinaryHeap<Coming>,
+    queue: Queue,
+    /// Nothing, and the room for what a node wants done: asked for anew at each event it cost a tenth of all time.
+    outputs: Outputs,
     pub(crate) dice: Dice,
     pub(crate) topology: Topology,
     pub(crate) procs: Vec<Proc>,
@@ -198,6 +175,8 @@ pub(crate) struct World {
     /// When people stop to begin calls.
     pub(crate) calls_until: u64,
     pub(crate) counts: Counts,
+    /// The events of the newest stretch of time, by its number.
+    rush: (u64, u64),
     pub(crate) next_id: u64,
     pub(crate) failure: Option<Failure>,
     /// Folds every event, so that two runs of a seed can be compared.
@@ -243,8 +222,8 @@ impl World {
         let mut world = Self {
             options,
             clock: 0,
-            serial: 0,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
+            outputs: Outputs::new(),
             dice,
             topology,
             procs,
@@ -262,6 +241,7 @@ impl World {
             counts: Counts::default(),
             next_id: 1,
             failure: None,
+            rush: (0, 0),
             fingerprint: 0xcbf2_9ce4_8422_2325,
             trace: VecDeque::new(),
         };
@@ -280,8 +260,7 @@ impl World {
     }
 
     pub(crate) fn at(&mut self, micros: u64, event: Event) {
-        self.serial += 1;
-        self.queue.push(Coming { at: micros.max(self.clock), serial: self.serial, event });
+        self.queue.push(micros.max(self.clock), event);
     }
 
     pub(crate) fn fresh_id(&mut self) -> u64 {
@@ -322,20 +301,35 @@ impl World {
         if self.failure.is_some() {
             return false;
         }
-        if self.queue.peek().is_some_and(|coming| coming.at > until) {
+        let Some(((at, serial), event)) = self.queue.pop_until(until) else {
             self.clock = until;
             return false;
-        }
-        let Some(Coming { at, serial, event }) = self.queue.pop() else { return false };
+        };
         self.clock = at;
-        self.counts.events += 1;
-        if self.counts.events > EVENTS_MAX {
-            self.fail(format!("more than {EVENTS_MAX} events: something goes round in circles"));
-            return false;
-        }
+        self.count_event();
         self.fold(at ^ serial.rotate_left(32));
         self.happen(event);
         true
+    }
+
+    /// A run has an end: who waits for one that goes round in circles is not served.
+    fn count_event(&mut self) {
+        self.counts.events += 1;
+        let (window, count) = &mut self.rush;
+        if *window == self.clock / RUSH {
+            *count += 1;
+        } else {
+            (*window, *count) = (self.clock / RUSH, 1);
+        }
+        let circles = |events: u64, within: &str| {
+            let what = format!("more than {events} events {within}: something goes round in circles");
+            Err(Breach { promise: Promise::P7, what })
+        };
+        if *count > EVENTS_PER_RUSH_MAX {
+            self.judge(circles(EVENTS_PER_RUSH_MAX, &format!("in {} s", seconds(RUSH))));
+        } else if self.counts.events > EVENTS_MAX {
+            self.judge(circles(EVENTS_MAX, "in all"));
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -395,7 +389,7 @@ impl World {
         if self.is(Mutant::LateRunFirst) {
             self.procs[proc].line.on_input(&input);
         }
-        let mut out = Outputs::new();
+        let mut out = std::mem::take(&mut self.outputs);
         if let Some(node) = self.procs[proc].node.as_mut() {
             node.handle_input(now, input, &mut out);
         }
@@ -433,7 +427,7 @@ impl World {
             return;
         }
         let now = self.now(proc);
-        let mut out = Outputs::new();
+        let mut out = std::mem::take(&mut self.outputs);
         if let Some(node) = self.procs[proc].node.as_mut() {
             node.handle_timeout(now, &mut out);
         }
@@ -461,15 +455,16 @@ impl World {
     }
 
     /// Performs what a node wants done, in order, and nothing after its end.
-    pub(crate) fn perform(&mut self, proc: usize, out: Outputs) {
+    pub(crate) fn perform(&mut self, proc: usize, mut out: Outputs) {
         let life = self.procs[proc].life;
         self.fold(out.len() as u64);
-        for output in out {
+        for output in out.drain(..) {
             if !self.lives(proc, life) {
-                return;
+                break;
             }
             self.perform_one(proc, output);
         }
+        self.outputs = out;
         if self.lives(proc, life) {
             self.start_writer(proc);
             self.rearm(proc);
@@ -488,11 +483,12 @@ impl World {
             Output::Feed { feed, frame } => self.feed(proc, feed, frame),
             Output::TakeEpoch => self.procs[proc].jobs.push_back(Job::TakeEpoch),
             Output::Persist { id, epoch, mut write } => {
-                let seen = self.disks[self.procs[proc].host].epoch();
+                let disk = &self.disks[self.procs[proc].host];
+                let seen = disk.epoch();
                 if self.is(Mutant::LateRunFirst)
                     && let Write::Run(run) = &mut write
                 {
-                    let held = self.disks[self.procs[proc].host].vector();
+                    let held = disk.vector();
                     self.procs[proc].line.on_persist(id, run, &held);
                 }
                 self.procs[proc].jobs.push_back(Job::Persist { id, epoch, seen, write });

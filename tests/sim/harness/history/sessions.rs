@@ -192,8 +192,8 @@ impl History {
         // Who was joined when is uncertain once something seen could not be had; one's own posts are one's own.
         let lost = me.seen.iter().find(|(id, (author, entry))| {
             let certain = me.edges_certain || *author == person;
-            let excused = self.trimmed(id) || self.precedes_join(person, *author, id);
-            certain && asked.token.vector.holds(*entry) && !ids.contains(id) && !excused
+            let excused = || self.trimmed(id) || self.precedes_join(person, *author, id);
+            certain && asked.token.vector.holds(*entry) && !ids.contains(id) && !excused()
         });
         let Some((id, (author, entry))) = lost else { return Ok(()) };
         let (promise, what) =
