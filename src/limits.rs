@@ -151,7 +151,10 @@ pub const RESTART_FORGIVEN: Duration = Duration::from_secs(10);
 /// A client asks the next director when this one is silent (as RFC 8305 does).
 pub const DIRECTOR_STAGGER: Duration = Duration::from_millis(30);
 /// A client with a request under way looks for another way when its server is silent for this long.
+/// Of a server that is far away, as its answers show, it is expected to be silent for longer.
 pub const SERVER_SILENCE: Duration = Duration::from_millis(300);
+/// However far away it is: people would notice more, and a server that is further away is hardly of use.
+pub const SERVER_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// How long one attempt to connect may take.
 pub const CONNECT_WAIT: Duration = Duration::from_secs(2);
 /// An idle connection between processes ends after this; heartbeats keep the living ones.
@@ -200,5 +203,8 @@ const _: () = assert!(HEARTBEAT_RELAYS.as_millis() * 4 < HOST_SILENCE_FLOOR.as_m
 const _: () = assert!(HEARTBEAT_SIBLINGS.as_millis() * 3 < SIBLING_SILENCE.as_millis());
 const _: () = assert!(SIBLING_SILENCE.as_millis() < DUTY_HOLD.as_millis());
 const _: () = assert!(REPORT_EVERY.as_millis() * 3 < REPORT_MEMORY.as_millis());
+const _: () = assert!(SERVER_SILENCE.as_millis() < SERVER_SILENCE_MAX.as_millis());
 const _: () = assert!(REPLICATION_SILENCE.as_millis() * 10 <= REPLICATION_STANDSTILL.as_millis());
+// A look that is due waits for the end of the recall, and must not wake the process until then.
+const _: () = assert!(RECALL_WAIT.as_millis() <= TRIM_LOOK_COUNT.as_millis());
 const _: () = assert!(TOKEN_WAIT.as_millis() < COPIES_WAIT.as_millis());

@@ -44,6 +44,52 @@ impl std::ops::Sub<Duration> for Instant {
     }
 }
 
+/// A time that is measured again and again: its mean and deviation, as TCP estimates its round trips (Jacobson 1988,
+/// RFC 6298), in whole microseconds: no floats in decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    mean_us: u64,
+    deviation_us: u64,
+}
+
+impl Estimate {
+    /// From one measurement, or from what is expected.
+    pub fn new(first: Duration) -> Self {
+        let mean_us = whole_micros(first);
+        Self { mean_us, deviation_us: mean_us / 2 }
+    }
+
+    /// It was measured again.
+    pub fn measure(&mut self, measured: Duration) {
+        let measured_us = whole_micros(measured);
+        let error_us = measured_us.abs_diff(self.mean_us);
+        self.deviation_us = (self.deviation_us * 3 + error_us) / 4;
+        self.mean_us = (self.mean_us * 7 + measured_us) / 8;
+    }
+
+    /// It was at most this: that tells something if it is below the mean, and nothing of its deviation but that it may
+    /// be smaller.
+    pub fn bound(&mut self, most: Duration) {
+        let most_us = whole_micros(most);
+        if let Some(error_us) = self.mean_us.checked_sub(most_us) {
+            self.deviation_us = (self.deviation_us * 3 + error_us.min(self.deviation_us)) / 4;
+            self.mean_us = (self.mean_us * 7 + most_us) / 8;
+        }
+    }
+
+    /// So many deviations above the mean.
+    pub fn above(self, deviations: u64) -> Duration {
+        Duration::from_micros(self.mean_us.saturating_add(deviations.saturating_mul(self.deviation_us)))
+    }
+}
+
+/// Far more than any limit, and small enough to be added up.
+const MICROS_MAX: u64 = u32::MAX as u64;
+
+fn whole_micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).map_or(MICROS_MAX, |micros| micros.min(MICROS_MAX))
+}
+
 /// Wall time in microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Wall(pub u64);
@@ -103,5 +149,25 @@ mod tests {
         assert!(second > first);
         assert_eq!(second.wall(), Wall(1_000));
         assert_eq!(second.tick(Wall(2_000)), Hlc::at(Wall(2_000)));
+    }
+
+    #[test]
+    fn an_estimate_follows_what_is_measured_and_what_only_bounds_it_lowers_it() {
+        let ms = Duration::from_millis;
+        let mut way = Estimate::new(ms(2));
+        way.bound(ms(500));
+        assert_eq!(way, Estimate::new(ms(2)), "it says nothing");
+        way.measure(ms(200));
+        assert!(way.above(4) > ms(200), "a single long one is seen: {way:?}");
+        for _ in 0..50 {
+            way.measure(ms(200));
+        }
+        assert!(way.above(4) > ms(195) && way.above(4) < ms(210), "{way:?}");
+        for _ in 0..50 {
+            let before = way.above(4);
+            way.bound(ms(2));
+            assert!(way.above(4) <= before, "{way:?}");
+        }
+        assert!(way.above(4) < ms(10), "{way:?}");
     }
 }

@@ -418,7 +418,7 @@ impl Session {
         let conn = self.conns.get(&self.server?)?;
         match conn.state {
             ConnState::Open { host, .. } => Some((host, conn.process)),
-            ConnState::Dialing | ConnState::Greeting => None,
+            ConnState::Dialing | ConnState::Greeting { .. } => None,
         }
     }
 

@@ -1,37 +1,30 @@
 //! The detector of a link between hosts: silence is judged against the link's own mean and deviation.
 //!
-//! The estimator is the one that TCP uses for its round trips (Jacobson 1988, RFC 6298), in whole microseconds: no
-//! floats in decisions. A wrong suspicion costs milliseconds, never data, so the bound may be tight; the floor keeps the
-//! gaps of a loaded machine (150 ms are normal) from looking like deaths. Inside a host the kernel tells of deaths, and
-//! this is not used. Tests stand below; the simulator shows what wrong suspicions cost.
+//! A wrong suspicion costs milliseconds, never data, so the bound may be tight; the floor keeps the gaps of a loaded machine
+//! (150 ms are normal) from looking like deaths. Inside a host the kernel tells of deaths, and this is not used. Tests
+//! stand below; the simulator shows what wrong suspicions cost.
 
 use std::time::Duration;
 
 use crate::limits;
-use crate::time::Instant;
+use crate::time::{Estimate, Instant};
 
 /// How one other host sounds.
 #[derive(Debug, Clone)]
 pub(crate) struct Detector {
     heard_at: Instant,
-    mean_us: u64,
-    deviation_us: u64,
+    gap: Estimate,
 }
 
 impl Detector {
     /// A link that was heard just now and is expected to be as regular as its interval.
     pub(crate) fn new(now: Instant, interval: Duration) -> Self {
-        let mean_us = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
-        Self { heard_at: now, mean_us, deviation_us: mean_us / 2 }
+        Self { heard_at: now, gap: Estimate::new(interval) }
     }
 
     /// A heartbeat came.
     pub(crate) fn on_heard(&mut self, now: Instant) {
-        let gap_us = u64::try_from(now.since(self.heard_at).as_micros()).unwrap_or(u64::MAX);
-        let gap_us = gap_us.min(u64::try_from(limits::HOST_SILENCE_CEILING.as_micros()).unwrap_or(u64::MAX));
-        let error_us = gap_us.abs_diff(self.mean_us);
-        self.deviation_us = (self.deviation_us * 3 + error_us) / 4;
-        self.mean_us = (self.mean_us * 7 + gap_us) / 8;
+        self.gap.measure(now.since(self.heard_at).min(limits::HOST_SILENCE_CEILING));
         self.heard_at = now;
     }
 
@@ -47,8 +40,7 @@ impl Detector {
 
     /// Longer silence than this is a death.
     pub(crate) fn patience(&self) -> Duration {
-        Duration::from_micros(self.mean_us + 6 * self.deviation_us)
-            .clamp(limits::HOST_SILENCE_FLOOR, limits::HOST_SILENCE_CEILING)
+        self.gap.above(6).clamp(limits::HOST_SILENCE_FLOOR, limits::HOST_SILENCE_CEILING)
     }
 
     /// When the silence becomes suspicious, if nothing is heard until then.

@@ -498,6 +498,29 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_the_way_again_and_again_is_one_session_to_come() {
+        let mut node = followed();
+        let host = node.host;
+        let coming = |node: &Node| node.people.unreported(host);
+        assert_eq!(coming(&node), 1);
+        let ask = |node: &mut Node, client: u64| {
+            let (client, token, mut out) = (ClientId(client), Token::default(), Vec::new());
+            let request = Request { number: 2, token, body: RequestBody::Assign };
+            node.handle_input(at(5), Input::Client { client, request }, &mut out);
+            assert_eq!(told(&out), [Some(id("W2"))], "it is answered each time");
+        };
+        (0..3).for_each(|_| ask(&mut node, 9));
+        assert_eq!(coming(&node), 1);
+        node.handle_input(
+            at(5),
+            Input::ClientOpened { client: ClientId(10), key: None, rank: Rank::Person },
+            &mut Vec::new(),
+        );
+        (0..3).for_each(|_| ask(&mut node, 10));
+        assert_eq!(coming(&node), 2, "another client is another session");
+    }
+
+    #[test]
     fn clients_hear_of_a_vacancy_that_lasts() {
         let mut node = followed();
         let mut out = Vec::new();

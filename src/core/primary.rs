@@ -286,6 +286,11 @@ impl Primary {
         }
     }
 
+    /// Whether a look for posts to remove is due.
+    pub(crate) fn trim_is_due(&self, now: Instant) -> bool {
+        self.trimming.is_due(now)
+    }
+
     /// Has posts removed that need not be kept, if a look for them is due.
     pub(crate) fn trim_posts(&mut self, now: Now, clocks: Clocks, out: &mut Outputs) {
         let keep = self.trimming.on_timeout(now, clocks);
@@ -526,3 +531,6 @@ impl Primary {
         assert_eq!(self.waiting.len(), self.waiting_of.values().sum::<usize>());
     }
 }
+
+#[cfg(test)]
+mod tests;

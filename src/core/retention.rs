@@ -130,9 +130,14 @@ impl Trimming {
         (self.kept != PostsKept::default()).then_some(self.next)
     }
 
+    /// Whether a look is due.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.poll_timeout().is_some_and(|next| now >= next)
+    }
+
     /// What is to be kept, if a look is due.
     pub(crate) fn on_timeout(&mut self, now: Now, clocks: Clocks) -> Option<Keep> {
-        if self.poll_timeout().is_none_or(|next| now.mono < next) {
+        if !self.is_due(now.mono) {
             return None;
         }
         let rows_min = self.rows_min;

@@ -340,7 +340,6 @@ impl Node {
 
     /// Timeouts of the primary, or of the wait for the epoch.
     pub(crate) fn serve_timeout(&mut self, now: Now, out: &mut Outputs) {
-        let clocks = self.clocks(now);
         match &mut self.serving {
             Serving::No => {}
             Serving::Taking { since, next_look } if now.mono >= *next_look => {
@@ -360,15 +359,26 @@ impl Node {
             Serving::Yes(term) => {
                 let views = &self.mesh.views;
                 term.primary.on_timeout(now, |host| views.get(&host).is_some_and(|view| view.up), out);
-                let clocks = if term.settled() { clocks } else { Clocks::Differ };
-                term.primary.trim_posts(now, clocks, out);
-                let Some(recall) = &mut term.recall else { return };
+                self.trim_posts(now, out);
+                let Some(recall) = self.serving.term_mut().and_then(|term| term.recall.as_mut()) else { return };
                 if now.mono >= recall.ask_again {
                     recall.ask_again = now.mono + RECALL_AGAIN;
                     self.ask_recall(out);
                 }
                 self.settle_incarnation(now, out);
             }
+        }
+    }
+
+    /// Has the primary remove posts, if a look for them is due; it waits until it is known whose seqs come next.
+    fn trim_posts(&mut self, now: Now, out: &mut Outputs) {
+        let is_due = |term: &&Term| term.settled() && term.primary.trim_is_due(now.mono);
+        if self.serving.term().filter(is_due).is_none() {
+            return;
+        }
+        let clocks = self.clocks(now);
+        if let Some(term) = self.serving.term_mut() {
+            term.primary.trim_posts(now, clocks, out);
         }
     }
 

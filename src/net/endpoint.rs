@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{
-    ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig,
-    TokioRuntime, TransportConfig,
+    AsyncUdpSocket, ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming,
+    ServerConfig, TransportConfig,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
@@ -99,10 +99,13 @@ pub struct NodeEndpoint {
 impl NodeEndpoint {
     /// Listens for processes and clients. Needs a tokio runtime.
     pub fn bind(addr: SocketAddr, identity: Identity) -> Result<Self, BindError> {
-        let socket = socket::bind(addr)?;
+        Self::over(socket::bind(addr)?, identity)
+    }
+
+    /// Listens on a socket that somebody else has made, as a simulated network does. Needs a tokio runtime.
+    pub fn over(socket: Arc<dyn AsyncUdpSocket>, identity: Identity) -> Result<Self, BindError> {
         let server = server_config(&identity).map_err(BindError::Tls)?;
-        let endpoint = Endpoint::new(endpoint_config(&identity), Some(server), socket, Arc::new(TokioRuntime))
-            .map_err(|source| BindError::Refused { addr, source })?;
+        let endpoint = socket::endpoint(socket, endpoint_config(&identity), Some(server))?;
         let (sender, accepted) = mpsc::channel(ACCEPTED_WAITING_MAX);
         let expected = Arc::new(OnceLock::new());
         let accepting = accept_all(endpoint.clone(), sender, Arc::clone(&expected));
@@ -171,10 +174,12 @@ impl ClientEndpoint {
 
     /// A socket at this address.
     pub fn bind_at(addr: SocketAddr) -> Result<Self, BindError> {
-        let socket = socket::bind(addr)?;
-        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
-            .map_err(|source| BindError::Refused { addr, source })?;
-        Ok(Self { endpoint })
+        Self::over(socket::bind(addr)?)
+    }
+
+    /// Dials from a socket that somebody else has made. Needs a tokio runtime.
+    pub fn over(socket: Arc<dyn AsyncUdpSocket>) -> Result<Self, BindError> {
+        Ok(Self { endpoint: socket::endpoint(socket, EndpointConfig::default(), None)? })
     }
 
     /// Connects to a process, which must have the pinned key if one is given, as `identity`, or anonymously.

@@ -1,8 +1,14 @@
 //! UDP sockets with buffers large enough for a burst.
+//!
+//! This is the seam below which the world may be another: an endpoint stands on any [`AsyncUdpSocket`], the machine's,
+//! made here, or one of a simulated network (`tests/turmoil`), and takes the time from tokio's clock, which a test may
+//! hold in its hand.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, Runtime, ServerConfig, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits;
@@ -37,8 +43,8 @@ pub enum BindError {
 
 /// Binds, and asks for [`limits::SOCKET_BUFFER_BYTES`] in both directions. The kernel may give less
 /// (`net.core.rmem_max`); that costs throughput, not correctness, so it is only noted.
-pub(crate) fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
-    open(addr).map_err(|source| {
+pub(crate) fn bind(addr: SocketAddr) -> Result<Arc<dyn AsyncUdpSocket>, BindError> {
+    open(addr).and_then(|socket| TokioRuntime.wrap_udp_socket(socket)).map_err(|source| {
         if source.kind() == io::ErrorKind::AddrInUse {
             BindError::InUse { addr }
         } else if source.kind() == io::ErrorKind::AddrNotAvailable {
@@ -47,6 +53,17 @@ pub(crate) fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
             BindError::Refused { addr, source }
         }
     })
+}
+
+/// QUIC over a socket, whosever it is.
+pub(crate) fn endpoint(
+    socket: Arc<dyn AsyncUdpSocket>,
+    config: EndpointConfig,
+    server: Option<ServerConfig>,
+) -> Result<Endpoint, BindError> {
+    let addr = socket.local_addr().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
+        .map_err(|source| BindError::Refused { addr, source })
 }
 
 fn open(addr: SocketAddr) -> io::Result<UdpSocket> {

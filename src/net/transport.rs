@@ -14,6 +14,13 @@ const INITIAL_RTT: Duration = Duration::from_millis(20);
 const UNI_STREAMS_MAX: u32 = 8;
 /// Datagrams that wait, either way: some sixty heartbeats.
 const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
+/// Between processes, a packet counts as lost when so many later ones were acknowledged before it, or one was and it is
+/// so many round trips old. By the defaults of 3 and 9/8, packets that only overtake each other look like losses; the
+/// congestion window shrinks to two packets then, heartbeats wait for it, and living hosts are taken for down. A real
+/// loss is noticed a round trip later at most.
+const OVERTAKERS_MAX: u32 = 32;
+/// See [`OVERTAKERS_MAX`].
+const OVERTAKEN_ROUND_TRIPS_MAX: f32 = 2.0;
 
 /// Bytes that one connection may have sent and we have not read, over all its streams; the default is no limit.
 const RECEIVE_WINDOW_BYTES: u32 = 8 << 20;
@@ -26,7 +33,10 @@ pub(crate) fn accepting() -> Arc<TransportConfig> {
 
 /// A dialed peer: no keep-alives, because heartbeats do that and say more.
 pub(crate) fn peer() -> Arc<TransportConfig> {
-    Arc::new(base(limits::PEER_IDLE))
+    let mut config = base(limits::PEER_IDLE);
+    config.packet_threshold(OVERTAKERS_MAX);
+    config.time_threshold(OVERTAKEN_ROUND_TRIPS_MAX);
+    Arc::new(config)
 }
 
 /// A dialing client: keep-alives, no datagrams, and no streams that the process could open.

@@ -28,69 +28,83 @@ const LINGER: Duration = Duration::from_millis(200);
 /// Serves one connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, link: Link) {
     let cancel = shared.cancel.clone();
-    let code = tokio::select! {
-        () = cancel.cancelled() => CloseCode::Goodbye,
-        code = converse(&shared, &link) => code,
+    let (code, reason) = tokio::select! {
+        () = cancel.cancelled() => end(CloseCode::Goodbye),
+        ended = converse(&shared, &link) => ended,
     };
-    link.close(code, "");
+    link.close(code, &reason);
+}
+
+/// Why a conversation ended, for programs and for people.
+type Ended = (CloseCode, String);
+
+/// An end whose code says all.
+const fn end(code: CloseCode) -> Ended {
+    (code, String::new())
 }
 
 /// The conversation, from `Hello` on; answers with the reason for its end.
-async fn converse(shared: &Arc<Shared>, link: &Link) -> CloseCode {
+async fn converse(shared: &Arc<Shared>, link: &Link) -> Ended {
     let Ok(Ok((send, recv))) = timeout(limits::CONNECT_WAIT, link.accept_bi()).await else {
-        return CloseCode::BadFrame;
+        return (CloseCode::BadFrame, "no stream for requests".to_owned());
     };
     let mut reader = FrameReader::with_max(recv, limits::CLIENT_FRAME_BYTES_MAX);
     match reader.read_within::<ClientFrame>(limits::CONNECT_WAIT).await {
         Ok(ClientFrame::Hello { versions }) if shared.hello.versions.common(versions).is_some() => {}
-        Ok(ClientFrame::Hello { .. }) => return CloseCode::Version,
-        Ok(ClientFrame::Request(_) | ClientFrame::Follow { .. }) | Err(_) => return CloseCode::BadFrame,
+        Ok(ClientFrame::Hello { .. }) => return end(CloseCode::Version),
+        Ok(ClientFrame::Request(_) | ClientFrame::Follow { .. }) => {
+            return (CloseCode::BadFrame, "the first frame is no hello".to_owned());
+        }
+        Err(error) => return (CloseCode::BadFrame, error.to_string()),
     }
     let (frames, writer) = FrameWriter::with_wait(send, limits::CLIENT_FRAMES_WAITING_MAX, limits::CLIENT_IDLE);
     if frames.try_send(&shared.greeting()).is_err() {
-        return CloseCode::Busy;
+        return end(CloseCode::Busy);
     }
     let client = shared.next_client();
     let key = link.peer_key();
     let opened = Event::ClientOpened { client, key, rank: shared.rank_of(key.as_ref()), frames };
     if shared.asks.send(opened).await.is_err() {
-        return CloseCode::Goodbye;
+        return end(CloseCode::Goodbye);
     }
-    let code = tokio::select! {
-        code = hear_requests(shared, client, reader) => code,
-        code = hear_feeds(shared, client, link) => code,
+    let ended = tokio::select! {
+        ended = hear_requests(shared, client, reader) => ended,
+        code = hear_feeds(shared, client, link) => end(code),
         written = writer.run() => match written {
             // The driver let go, and everything was written: let it arrive.
             Ok(()) => {
                 let _ = timeout(LINGER, link.closed()).await;
-                CloseCode::Goodbye
+                end(CloseCode::Goodbye)
             }
-            Err(_) => CloseCode::TooSlow,
+            Err(error) => (CloseCode::TooSlow, error.to_string()),
         },
-        _ = link.closed() => CloseCode::Goodbye,
+        _ = link.closed() => end(CloseCode::Goodbye),
     };
     let _ = shared.asks.send(Event::Input(Input::ClientClosed { client })).await;
-    code
+    ended
 }
 
-async fn hear_requests(shared: &Shared, client: ClientId, mut reader: FrameReader<RecvStream>) -> CloseCode {
+async fn hear_requests(shared: &Shared, client: ClientId, mut reader: FrameReader<RecvStream>) -> Ended {
     let places = Arc::new(Semaphore::new(limits::CLIENT_INPUTS_WAITING_MAX));
     loop {
         match reader.read::<ClientFrame>().await {
             // As a build would that knows no such request.
-            Ok(Some(frame)) if !shared.hello.versions.knows(frame.since()) => return CloseCode::BadFrame,
+            Ok(Some(frame)) if !shared.hello.versions.knows(frame.since()) => {
+                return (CloseCode::BadFrame, "a request of a version that we did not say we know".to_owned());
+            }
             Ok(Some(ClientFrame::Request(request))) => {
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return CloseCode::Goodbye };
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return end(CloseCode::Goodbye) };
                 if shared.asks.send(Event::Asked { client, request, place }).await.is_err() {
-                    return CloseCode::Goodbye;
+                    return end(CloseCode::Goodbye);
                 }
             }
-            Ok(Some(ClientFrame::Hello { .. } | ClientFrame::Follow { .. })) | Err(ReadError::Frame(_)) => {
-                return CloseCode::BadFrame;
+            Ok(Some(ClientFrame::Hello { .. } | ClientFrame::Follow { .. })) => {
+                return (CloseCode::BadFrame, "no request".to_owned());
             }
+            Err(ReadError::Frame(error)) => return (CloseCode::BadFrame, error.to_string()),
             // It asks nothing more, and may still wait for answers.
             Ok(None) => std::future::pending().await,
-            Err(ReadError::Cut | ReadError::Ended(_) | ReadError::Silence(_)) => return CloseCode::Goodbye,
+            Err(ReadError::Cut | ReadError::Ended(_) | ReadError::Silence(_)) => return end(CloseCode::Goodbye),
         }
     }
 }
@@ -169,3 +183,6 @@ async fn broken(reader: &mut FrameReader<RecvStream>) {
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

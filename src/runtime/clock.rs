@@ -2,19 +2,21 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant as TokioInstant;
+
 use crate::time::{Instant, Now, Wall};
 
-/// Turns the machine's clocks into the plain words' clocks. The monotonic one starts at zero with the process.
+/// Turns the machine's clocks into the plain words' clocks. The monotonic one starts at zero with the process;
+/// it is tokio's, and so the machine's, unless a test holds tokio's in its hand.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
-    start: std::time::Instant,
+    start: TokioInstant,
 }
 
 impl Clock {
     /// A clock that starts now.
-    #[expect(clippy::disallowed_methods, reason = "the shell's only reading of the monotonic clock")]
     pub(crate) fn start() -> Self {
-        Self { start: std::time::Instant::now() }
+        Self { start: TokioInstant::now() }
     }
 
     /// Both clocks.
@@ -27,13 +29,13 @@ impl Clock {
     }
 
     /// The monotonic clock in the async runtime's words.
-    pub(crate) fn tokio_now(&self) -> tokio::time::Instant {
+    pub(crate) fn tokio_now(&self) -> TokioInstant {
         self.tokio(self.now().mono)
     }
 
     /// The moment in the async runtime's words.
-    pub(crate) fn tokio(&self, at: Instant) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.start + Duration::from_micros(at.as_micros()))
+    pub(crate) fn tokio(&self, at: Instant) -> TokioInstant {
+        self.start + Duration::from_micros(at.as_micros())
     }
 }
 

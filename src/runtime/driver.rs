@@ -364,15 +364,4 @@ fn lateness(asleep_since: Instant, due: Option<Instant>, now: Instant) -> Durati
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_sleep_itself_counts_as_lateness() {
-        let at = Instant::from_micros;
-        assert_eq!(lateness(at(100), Some(at(150)), at(160)), Duration::from_micros(10));
-        assert_eq!(lateness(at(100), Some(at(150)), at(120)), Duration::ZERO, "woken by an event");
-        assert_eq!(lateness(at(100), Some(at(3)), at(101)), Duration::from_micros(1), "due long ago");
-        assert_eq!(lateness(at(100), None, at(900)), Duration::ZERO);
-    }
-}
+mod tests;

@@ -117,28 +117,15 @@ impl Links {
         }
     }
 
-    /// A heartbeat that fits its datagram: what can come with the next one is left out.
-    fn encode_beat(&mut self, mut heartbeat: Heartbeat) -> Option<Vec<u8>> {
-        let encode = |heartbeat: &Heartbeat| match frame::encode_body(heartbeat) {
-            Ok(bytes) if bytes.len() <= limits::HEARTBEAT_BYTES_MAX => Some(bytes),
-            Ok(_) | Err(_) => None,
-        };
-        if let Some(bytes) = encode(&heartbeat) {
-            return Some(bytes);
-        }
-        if self.trimmed == Trimmed::Never {
+    fn encode_beat(&mut self, heartbeat: Heartbeat) -> Option<Vec<u8>> {
+        let (bytes, left_out) = encode_beat(heartbeat)?;
+        if left_out > 0 && self.trimmed == Trimmed::Never {
             self.trimmed = Trimmed::Logged;
             tracing::warn!(
-                "heartbeats are too long for a datagram: they are sent without processes, or without a view"
+                "heartbeats are too long for a datagram: they are sent without processes, without a view, or bare"
             );
         }
-        if let Some(view) = &mut heartbeat.view {
-            view.record.processes.clear();
-        }
-        encode(&heartbeat).or_else(|| {
-            heartbeat.view = None;
-            encode(&heartbeat)
-        })
+        Some(bytes)
     }
 
     /// A link came up.
@@ -323,6 +310,22 @@ pub(super) fn check_hello(hello: &PeerHello, ours: &PeerHello) -> Result<u16, (C
     ours.versions.common(hello.versions).ok_or((CloseCode::Version, "no common wire version"))
 }
 
+/// A heartbeat that fits its datagram, and how much had to be left out for that. What keeps its sender from being taken
+/// for dead always fits.
+fn encode_beat(mut heartbeat: Heartbeat) -> Option<(Vec<u8>, usize)> {
+    let leave_out: [fn(&mut Heartbeat); 4] = [
+        |_| {},
+        |heartbeat| heartbeat.view.iter_mut().for_each(|view| view.record.processes.clear()),
+        |heartbeat| heartbeat.view = None,
+        |heartbeat| heartbeat.primary = None,
+    ];
+    leave_out.iter().enumerate().find_map(|(left_out, shorten)| {
+        shorten(&mut heartbeat);
+        let bytes = frame::encode_body(&heartbeat).ok()?;
+        (bytes.len() <= limits::HEARTBEAT_BYTES_MAX).then_some((bytes, left_out))
+    })
+}
+
 /// Opens a stream and writes what begins it: the other side sees nothing of a stream before its first byte.
 async fn open_lane(link: &Link, lane: Lane, first: &[u8]) -> Result<quinn::SendStream, String> {
     let mut stream = link.open_uni().await.map_err(text)?;
@@ -339,3 +342,6 @@ async fn open_lane(link: &Link, lane: Lane, first: &[u8]) -> Result<quinn::SendS
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,14 +12,18 @@
 mod clients;
 mod clock;
 mod driver;
+pub mod embedded;
 mod event;
 mod inbound;
+mod joined;
 mod links;
 mod pids;
 mod process;
 mod shared;
 mod siblings;
 pub mod supervise;
+#[cfg(test)]
+mod testing;
 mod writer;
 
 pub use process::{NodeOptions, RunError, living_processes, run_node};

@@ -3,8 +3,7 @@
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -15,24 +14,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::clock::Clock;
-use super::driver::{Driver, Ending, Joints, Supervision};
+use super::driver::{Ending, Supervision};
 use super::event::Event;
-use super::inbound;
-use super::links::Links;
+use super::joined::{Joined, Parts, join};
 use super::pids::{self, Living, RunFile};
-use super::shared::Shared;
-use super::siblings::Watcher;
 use super::supervise::{PARENT, SUPERVISED, Wish};
-use super::writer;
+use super::writer::Writing;
 use crate::core::io::Input;
-use crate::core::node::{Node, NodeConfig};
+use crate::core::node::NodeConfig;
 use crate::id::{HostId, ProcessId};
 use crate::limits;
 use crate::net::{CertBook, CloseCode, Identity, NodeEndpoint, certs};
-use crate::service::ledger::WriterMark;
 use crate::store::{LmdbStore, Store, StoreIdentity};
 use crate::topology::{HostSpec, ProcessSpec, Topology};
-use crate::wire::peer::PeerHello;
 use crate::wire::{VERSION, VERSION_OLDEST, Versions};
 
 /// How long the last words of a process that leaves may take to leave, too.
@@ -123,7 +117,7 @@ fn start_log() {
     let _ = log.compact().with_ansi(std::io::stderr().is_terminal()).try_init();
 }
 
-fn start_error(error: impl std::fmt::Display) -> RunError {
+pub(super) fn start_error(error: impl std::fmt::Display) -> RunError {
     RunError::Start(error.to_string())
 }
 
@@ -132,16 +126,16 @@ fn identity_error(error: impl std::fmt::Display) -> RunError {
 }
 
 /// Where a process stands, in the topology and on the disk.
-struct Site {
+pub(super) struct Site {
     spec: ProcessSpec,
-    host: HostSpec,
+    pub(super) host: HostSpec,
     certs: PathBuf,
-    data: PathBuf,
+    pub(super) data: PathBuf,
     run_path: PathBuf,
 }
 
 impl Site {
-    fn of(options: &NodeOptions) -> Result<Self, RunError> {
+    pub(super) fn of(options: &NodeOptions) -> Result<Self, RunError> {
         let NodeOptions { topology, base, id } = options;
         let spec = topology.process(*id).ok_or(RunError::UnknownProcess(*id))?.clone();
         let host = topology.host(spec.host).ok_or(RunError::UnknownProcess(*id))?.clone();
@@ -189,48 +183,25 @@ async fn run(options: &NodeOptions, site: &Site, supervision: Supervision) -> Re
     let me = pids::myself().map_err(start_error)?;
     pids::write_run(&site.run_path, me).map_err(|error| folder_error(&site.run_path, &error))?;
 
-    let config = node_config(options)?;
-    let (events, inbox) = mpsc::channel(limits::INPUTS_WAITING_MAX);
-    let (asks, asked) = mpsc::channel(limits::INPUTS_WAITING_MAX);
-    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-    let shared = Arc::new(Shared {
+    let parts = Parts {
+        config: NodeConfig { pid: me.pid, ..node_config(options)? },
         endpoint: endpoint.clone(),
-        topology: options.topology.clone(),
-        me: options.id,
-        host: site.spec.host,
-        hello: hello(&config),
-        events: events.clone(),
-        asks,
-        tasks: tasks.clone(),
-        cancel: cancel.clone(),
-        book: Mutex::new(book),
-        numbers: AtomicU64::new(1),
-    });
-    let mark = WriterMark { process: options.id, pid: me.pid };
-    let (orders, _) = writer::start(Arc::clone(&store), mark, clock, events.clone()).map_err(start_error)?;
-    let others = site.host.processes.iter().map(|process| process.id).filter(|id| *id != options.id);
-    let mut watcher = Watcher::new(&site.data, site.spec.host, others);
-    let first = watcher.look();
-    let joints = Joints {
         store,
-        events: inbox,
-        asks: asked,
-        writer: orders,
-        watcher: watcher.orders(),
-        links: Links::new(Arc::clone(&shared)),
-        tasks: tasks.clone(),
+        book,
+        clock,
+        writing: Writing::InThread,
         supervision,
     };
-    tasks.spawn(watcher.run(tasks.clone(), cancel.clone(), events.clone()));
-    tasks.spawn(inbound::accept_all(Arc::clone(&shared)));
+    let others = site.host.processes.iter().map(|process| process.id).filter(|id| *id != options.id);
+    let Joined { driver, first, events, tasks, cancel } =
+        join(parts, &site.host, &site.data, others).map_err(start_error)?;
     tasks.spawn(signals.run(cancel.clone(), events));
-    drop(shared);
     if supervision == Supervision::Supervised {
         Wish::Ready { ready: options.id }.say();
     }
     tracing::info!(id = %options.id, addr = %site.spec.addr, pid = me.pid, "up");
 
-    let ending = Driver::new(Node::new(config, clock.now()), clock, joints).run(first).await;
+    let ending = driver.run(first).await;
     leave(&ending, site, &endpoint, &tasks, &cancel).await;
     match ending {
         Ending::Clean => Ok(()),
@@ -297,7 +268,7 @@ fn versions() -> Result<Versions, RunError> {
     })
 }
 
-fn node_config(options: &NodeOptions) -> Result<NodeConfig, RunError> {
+pub(super) fn node_config(options: &NodeOptions) -> Result<NodeConfig, RunError> {
     Ok(NodeConfig {
         topology: options.topology.clone(),
         topology_hash: options.topology.hash(),
@@ -308,16 +279,6 @@ fn node_config(options: &NodeOptions) -> Result<NodeConfig, RunError> {
         versions: versions()?,
         block: limits::LOG_BLOCK_ENTRIES,
     })
-}
-
-fn hello(config: &NodeConfig) -> PeerHello {
-    PeerHello {
-        versions: config.versions,
-        cluster: config.topology.cluster.clone(),
-        run: config.run,
-        pid: config.pid,
-        topology: config.topology_hash,
-    }
 }
 
 fn random() -> Result<u64, RunError> {

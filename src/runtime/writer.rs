@@ -5,9 +5,9 @@
 //! they came: what was asked before `TakeEpoch` is answered before it.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::clock::Clock;
 use super::event::Event;
@@ -31,17 +31,34 @@ pub(super) enum WriteOrder {
 pub(super) const ORDERS_WAITING_MAX: usize =
     limits::WRITES_WAITING_MAX + limits::RUNS_WAITING_MAX * (limits::HOSTS_MAX - 1) + 1_024;
 
-/// Starts the thread; it ends when the orders' sender or the events' receiver is gone.
+/// Where the writer runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// In a thread of its own, for a store that makes one wait.
+    InThread,
+    /// In a task, for one that does not: under a simulated clock no thread may stand beside it.
+    InTask,
+}
+
+/// Starts the writer; it ends when the orders' sender or the events' receiver is gone.
 pub(super) fn start(
     store: Arc<dyn Store>,
     mark: WriterMark,
     clock: Clock,
     events: mpsc::Sender<Event>,
-) -> std::io::Result<(mpsc::Sender<WriteOrder>, JoinHandle<()>)> {
+    writing: Writing,
+    tasks: &TaskTracker,
+) -> std::io::Result<mpsc::Sender<WriteOrder>> {
     let (sender, orders) = mpsc::channel(ORDERS_WAITING_MAX);
     let writer = Writer { store, mark, clock, orders, held_back: None };
-    let thread = std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(&events))?;
-    Ok((sender, thread))
+    match writing {
+        Writing::InThread => {
+            // Not waited for at the end: it may wait for a lock that nobody gives back.
+            std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(&events))?;
+        }
+        Writing::InTask => drop(tasks.spawn(writer.run_in_task(events))),
+    }
+    Ok(sender)
 }
 
 struct Writer {
@@ -56,14 +73,30 @@ struct Writer {
 impl Writer {
     fn run(mut self, events: &mpsc::Sender<Event>) {
         while let Some(order) = self.held_back.take().or_else(|| self.orders.blocking_recv()) {
-            let input = match order {
-                WriteOrder::TakeEpoch => Input::EpochTaken(self.store.take_epoch(&self.mark).map_err(trouble)),
-                WriteOrder::Persist(id, epoch, write) => self.commit(epoch, (id, write)),
-            };
-            if events.blocking_send(Event::Input(input)).is_err() {
+            if events.blocking_send(self.perform(order)).is_err() {
                 return;
             }
         }
+    }
+
+    async fn run_in_task(mut self, events: mpsc::Sender<Event>) {
+        loop {
+            let order = match self.held_back.take() {
+                Some(order) => Some(order),
+                None => self.orders.recv().await,
+            };
+            let Some(order) = order else { return };
+            if events.send(self.perform(order)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn perform(&mut self, order: WriteOrder) -> Event {
+        Event::Input(match order {
+            WriteOrder::TakeEpoch => Input::EpochTaken(self.store.take_epoch(&self.mark).map_err(trouble)),
+            WriteOrder::Persist(id, epoch, write) => self.commit(epoch, (id, write)),
+        })
     }
 
     /// Commits this write and all that wait behind it under the same epoch.
@@ -159,7 +192,8 @@ mod tests {
         let gate = Arc::new(Gate::default());
         let (events, mut inbox) = mpsc::channel(8);
         let mark = WriterMark { process: "W5".parse().unwrap(), pid: 1 };
-        let (orders, thread) = start(Arc::<Gate>::clone(&gate), mark, Clock::start(), events).unwrap();
+        let (writing, tasks) = (Writing::InThread, TaskTracker::new());
+        let orders = start(Arc::<Gate>::clone(&gate), mark, Clock::start(), events, writing, &tasks).unwrap();
         let persist = |id, epoch| WriteOrder::Persist(WriteId(id), Epoch(epoch), Write::Cut(Vector::new()));
         // The first order holds the thread at the gate while the others queue up behind it.
         for order in [WriteOrder::TakeEpoch, persist(1, 2), persist(2, 2), persist(3, 9), persist(4, 2)] {
@@ -182,6 +216,8 @@ mod tests {
         assert_eq!(answers, expected);
         assert_eq!(*gate.batches.lock().unwrap(), [(Epoch(2), 2), (Epoch(9), 1), (Epoch(2), 1)]);
         drop(orders);
-        thread.join().unwrap();
+        // The thread ends, and with it the last sender of events.
+        let end = tokio::time::timeout(Duration::from_secs(5), inbox.recv()).await.unwrap();
+        assert!(end.is_none(), "{end:?}");
     }
 }

@@ -242,6 +242,13 @@ fn a_batch_sees_its_own_changes() {
                 assert_eq!(rows.get(Table::Log, b"c"), Some(b"3".to_vec()));
                 assert_eq!(rows.get(Table::Log, b"a"), None);
                 assert_eq!(ascending(rows, Table::Log, b"", b"").len(), 2);
+                assert_eq!((rows.count(Table::Log), rows.count(Table::Posts)), (2, 0));
+                rows.put(Table::Log, b"c", b"4");
+                rows.delete(Table::Log, b"never there");
+                assert_eq!(rows.count(Table::Log), 2, "no row came or went");
+                rows.delete(Table::Log, b"b");
+                assert_eq!(rows.count(Table::Log), 1);
+                rows.put(Table::Log, b"b", b"2");
                 assert_eq!(descending(rows, Table::Log, b"", b"")[0].0, b"c");
                 Ok(())
             })
@@ -392,9 +399,12 @@ impl From<bool> for Fence {
 }
 
 fn run(rows: &mut dyn RowsMut, steps: &[Step], fence: Fence) -> Result<(), Fenced> {
-    apply(steps, |key, value| match value {
-        Some(value) => rows.put(Table::Edges, &[key], &[value]),
-        None => rows.delete(Table::Edges, &[key]),
+    apply(steps, |key, value| {
+        match value {
+            Some(value) => rows.put(Table::Edges, &[key], &[value]),
+            None => rows.delete(Table::Edges, &[key]),
+        }
+        assert_eq!(rows.count(Table::Edges), ascending(rows, Table::Edges, b"", b"").len() as u64);
     });
     if fence == Fence::Shut { Err(Fenced { newest: Epoch(1) }) } else { Ok(()) }
 }
@@ -425,6 +435,7 @@ proptest! {
         }
         let mut wanted = model_rows(&model, from, to);
         for store in &stores {
+            store.read(&mut |rows| assert_eq!(rows.count(Table::Edges), model.len() as u64)).unwrap();
             store.read(&mut |rows| assert_eq!(ascending(rows, Table::Edges, &[from], &[to]), wanted)).unwrap();
         }
         wanted.reverse();

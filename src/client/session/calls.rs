@@ -382,9 +382,9 @@ impl Session {
 
     pub(super) fn is_asked_by_calls(&self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(&id) else { return false };
-        let sent = conn.under_way.values().any(|asked| match asked {
-            Asked::Call(key) => self.calls.get(key).is_some_and(|call| call.place == Place::Sent(id)),
-            Asked::Assign | Asked::Probe => false,
+        let sent = conn.under_way.values().any(|under_way| match under_way.asked {
+            Asked::Call(key) => self.calls.get(&key).is_some_and(|call| call.place == Place::Sent(id)),
+            Asked::Assign | Asked::Probe | Asked::Token => false,
         });
         sent || self
             .calls
@@ -426,7 +426,7 @@ impl Session {
                     let under_way = self
                         .conns
                         .get(&id)
-                        .is_some_and(|conn| conn.under_way.values().any(|asked| *asked == Asked::Call(*key)));
+                        .is_some_and(|conn| conn.under_way.values().any(|one| one.asked == Asked::Call(*key)));
                     assert!(under_way, "{key:?} is not under way on {id:?}");
                 }
             }

@@ -7,7 +7,7 @@ use crate::client::session::calls::CallKey;
 use crate::client::session::{ConnId, Output, Outputs, Picture, Session, Trouble, TroubleKind};
 use crate::id::{HostId, ProcessId, Token};
 use crate::limits;
-use crate::time::Instant;
+use crate::time::{Estimate, Instant};
 use crate::wire::client::{ClientFrame, Request, RequestBody, Response, ServerFrame};
 use crate::wire::{REPORTS, Versions};
 
@@ -24,7 +24,10 @@ pub(super) enum ConnState {
     /// No connection yet.
     Dialing,
     /// Our `Hello` is sent.
-    Greeting,
+    Greeting {
+        /// When.
+        from: Instant,
+    },
     /// Its `Hello` has come.
     Open {
         /// The process's host.
@@ -56,7 +59,17 @@ pub(super) enum Trust {
 pub(super) enum Asked {
     Call(CallKey),
     Assign,
+    /// For a sign of life.
     Probe,
+    /// Whether it holds what was seen.
+    Token,
+}
+
+/// A request that is not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UnderWay {
+    pub(super) asked: Asked,
+    from: Instant,
 }
 
 /// Whether an attempt has been given up as the only one.
@@ -72,12 +85,14 @@ pub(super) struct Conn {
     pub(super) state: ConnState,
     pub(super) trust: Trust,
     pub(super) punctual: Punctual,
-    pub(super) under_way: BTreeMap<u64, Asked>,
+    pub(super) under_way: BTreeMap<u64, UnderWay>,
     next_number: u64,
     since: Instant,
     heard: Instant,
     /// Since when something has been asked and nothing heard.
     waiting_from: Instant,
+    /// How long it takes to answer what need not wait: the way to it and back. Known once it has greeted.
+    way: Option<Estimate>,
 }
 
 impl Conn {
@@ -92,6 +107,7 @@ impl Conn {
             since: at,
             heard: at,
             waiting_from: at,
+            way: None,
         }
     }
 
@@ -106,7 +122,7 @@ impl Conn {
     pub(super) fn host(&self) -> Option<HostId> {
         match self.state {
             ConnState::Open { host, .. } => Some(host),
-            ConnState::Dialing | ConnState::Greeting => None,
+            ConnState::Dialing | ConnState::Greeting { .. } => None,
         }
     }
 
@@ -132,8 +148,49 @@ impl Conn {
             Trust::Suspect => None,
             Trust::Trusted if self.under_way.is_empty() => (feeds == Feeds::Some).then(|| self.heard + FEED_PROBE),
             Trust::Trusted => Some(self.waiting_from + PROBE_AFTER),
-            Trust::Probed => Some(self.waiting_from + limits::SERVER_SILENCE),
+            Trust::Probed => Some(self.waiting_from + self.patience()),
         }
+    }
+
+    /// A sign of life is not expected earlier than this after it was asked for (four deviations, as RFC 6298 waits).
+    fn answers_within(&self) -> Duration {
+        self.way.map_or(Duration::ZERO, |way| way.above(4))
+    }
+
+    /// A longer silence is suspicious. By a fixed bound, those who are far away would look for another way at each request.
+    fn patience(&self) -> Duration {
+        (PROBE_AFTER + self.answers_within()).clamp(limits::SERVER_SILENCE, limits::SERVER_SILENCE_MAX)
+    }
+
+    /// Whether it can be believed to answer: a probe says little of one that is too far away to have answered anything
+    /// by then.
+    pub(super) fn answers(&self) -> bool {
+        match self.trust {
+            Trust::Trusted => true,
+            Trust::Probed => self.answers_within() > PROBE_AFTER,
+            Trust::Suspect => false,
+        }
+    }
+
+    /// What need not wait was answered.
+    fn measure_way(&mut self, took: Duration) {
+        match &mut self.way {
+            Some(way) => way.measure(took),
+            None => self.way = Some(Estimate::new(took)),
+        }
+    }
+
+    /// Takes a request out that was answered, and learns of the way from it. What may have waited, for copies or for its
+    /// token, only bounds it; but without that, what a slow moment has taught would be believed until the next one.
+    fn answered(&mut self, at: Instant, number: u64) -> Option<Asked> {
+        let UnderWay { asked, from } = self.under_way.remove(&number)?;
+        let took = at.since(from);
+        match (asked, &mut self.way) {
+            (Asked::Assign | Asked::Probe, _) => self.measure_way(took),
+            (Asked::Call(_) | Asked::Token, Some(way)) => way.bound(took),
+            (Asked::Call(_) | Asked::Token, None) => {}
+        }
+        Some(asked)
     }
 
     /// Takes a number for a request that is about to be sent.
@@ -142,7 +199,7 @@ impl Conn {
             self.waiting_from = at;
         }
         self.next_number += 1;
-        self.under_way.insert(self.next_number, asked);
+        self.under_way.insert(self.next_number, UnderWay { asked, from: at });
         self.next_number
     }
 }
@@ -172,13 +229,18 @@ impl Session {
     }
 
     /// A question that any living process answers at once, whatever it waits for.
-    pub(super) fn probe(&mut self, at: Instant, id: ConnId, token: Token, out: &mut Outputs) {
-        self.send(at, id, Asked::Probe, Ask { token, body: RequestBody::WhoAmI }, out);
+    fn probe(&mut self, at: Instant, id: ConnId, out: &mut Outputs) {
+        self.send(at, id, Asked::Probe, Ask { token: Token::default(), body: RequestBody::WhoAmI }, out);
+    }
+
+    /// A question that is answered once what was seen is held, or with what is missing.
+    pub(super) fn ask_for_token(&mut self, at: Instant, id: ConnId, token: Token, out: &mut Outputs) {
+        self.send(at, id, Asked::Token, Ask { token, body: RequestBody::WhoAmI }, out);
     }
 
     pub(super) fn on_connected(&mut self, at: Instant, id: ConnId, out: &mut Outputs) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.state = ConnState::Greeting;
+        conn.state = ConnState::Greeting { from: at };
         conn.heard = at;
         out.push(Output::Send { conn: id, frame: ClientFrame::Hello { versions: Versions::OURS } });
         // Without waiting for the answer: it costs nobody anything, and saves a round trip.
@@ -197,13 +259,14 @@ impl Session {
                 self.on_hello(at, id, versions, process, host, out);
             }
             ServerFrame::Response { number, token, result } => {
-                let Some(asked) = self.conns.get_mut(&id).and_then(|conn| conn.under_way.remove(&number)) else {
+                let Some(asked) = self.conns.get_mut(&id).and_then(|conn| conn.answered(at, number)) else {
                     return;
                 };
                 match asked {
                     Asked::Call(key) => self.on_answer(at, id, key, token, result, out),
                     Asked::Assign => self.on_assign_answer(at, id, result, out),
-                    Asked::Probe => {
+                    Asked::Probe => {}
+                    Asked::Token => {
                         if let Ok(Response::Missing { gaps }) = result
                             && self.server == Some(id)
                         {
@@ -243,6 +306,9 @@ impl Session {
         if conn.process != process {
             let why = format!("the process at its address calls itself {process}");
             return self.give_up(at, id, Trouble { kind: TroubleKind::Identity, why }, out);
+        }
+        if let ConnState::Greeting { from } = conn.state {
+            conn.measure_way(at.since(from));
         }
         conn.state = ConnState::Open { host, version };
         if conn.punctual == Punctual::Late {
@@ -317,8 +383,8 @@ impl Session {
                 *place = None;
             }
         }
-        for asked in conn.under_way.into_values() {
-            if let Asked::Call(key) = asked {
+        for under_way in conn.under_way.into_values() {
+            if let Asked::Call(key) = under_way.asked {
                 self.take_back(key, id);
             }
         }
@@ -340,7 +406,7 @@ impl Session {
         for (id, trust, idle) in due {
             match trust {
                 Trust::Trusted => {
-                    self.probe(at, id, Token::default(), out);
+                    self.probe(at, id, out);
                     // An idle connection's wait begins with this question, another's goes on.
                     if !idle {
                         self.set_trust(id, Trust::Probed);
@@ -362,7 +428,7 @@ impl Session {
     fn suspect(&mut self, id: ConnId, out: &mut Outputs) {
         self.set_trust(id, Trust::Suspect);
         if let Some(conn) = self.conns.get(&id) {
-            let why = format!("silent for {} ms", limits::SERVER_SILENCE.as_millis());
+            let why = format!("silent for {} ms", conn.patience().as_millis());
             self.trouble = Some((conn.process, Trouble { kind: TroubleKind::Network, why }));
         }
         if self.server == Some(id) {

@@ -160,7 +160,7 @@ impl Session {
             Advice::Elsewhere if refusal.code == ErrorCode::Behind => {
                 // A request learns what is missing, if it is, where a feed can only wait.
                 let token = self.seen.asking().clone();
-                self.probe(at, conn, token, out);
+                self.ask_for_token(at, conn, token, out);
                 let at_conn = self.conns.get(&conn).map(|conn| (conn.process, conn.host()));
                 if let Some((process, host)) = at_conn
                     && self.has_other_host(host.as_slice())

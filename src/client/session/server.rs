@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::client::options::Standby;
-use crate::client::session::conn::{Punctual, Serving, Trust};
+use crate::client::session::conn::{Conn, Punctual, Serving};
 use crate::client::session::{ConnId, Login, LostNotice, Notice, Output, Outputs, Picture, Session};
 use crate::id::{Epoch, HostId, ProcessId};
 use crate::time::Instant;
@@ -175,21 +175,18 @@ impl Session {
         let Some(host) = conn.host() else { return false };
         let serves = self.beliefs.get(&host).is_none_or(|belief| belief.serving.is_none_or(|p| p == conn.process));
         let asked_for = self.config.via.is_none_or(|via| via == host);
-        conn.is_trusted()
-            && serves
-            && asked_for
-            && !self.is_avoided(conn.process)
-            && self.is_ready_enough(host, conn.trust)
+        conn.is_trusted() && serves && asked_for && !self.is_avoided(conn.process) && self.is_ready_enough(host, conn)
     }
 
     /// Whether clients may go to this host, or could not go anywhere better. A director that knows of no primary there may
     /// not reach the host, which for it is down; who has a connection that answers knows better, and would leave what it
     /// has seen for a host that is cut off with the director. If that connection is silent as well, the director is right.
-    fn is_ready_enough(&self, host: HostId, trust: Trust) -> bool {
+    fn is_ready_enough(&self, host: HostId, conn: &Conn) -> bool {
         let Some(assignment) = &self.assignment else { return true };
-        let answers = trust == Trust::Trusted;
-        let ready =
-            assignment.hosts.iter().any(|one| one.host == host && (one.ready || one.serving.is_none() && answers));
+        let ready = assignment
+            .hosts
+            .iter()
+            .any(|one| one.host == host && (one.ready || one.serving.is_none() && conn.answers()));
         ready
             || self.config.via.is_some()
             || !assignment.hosts.iter().any(|other| other.ready && self.primary_of(other.host).is_some())

@@ -1,5 +1,7 @@
 //! Stories of a session: each input with the whole list of what it brings about.
 
+mod far;
+
 use super::*;
 use crate::error::{ErrorCode, Refusal};
 use crate::id::{Epoch, Origin, Seq};

@@ -2,9 +2,15 @@
 
 use super::*;
 use crate::core::io::Input;
+use crate::core::node::NodeConfig;
 use crate::core::testing::{at, first, id, standing};
+use crate::id::Digest;
 use crate::service::ledger::Write;
 use crate::service::snapshot::Cursor;
+use crate::service::trim::Keep;
+use crate::time::Wall;
+use crate::topology::Topology;
+use crate::wire::heartbeat::HostRecord;
 
 /// Whether its heartbeats say that the incarnation is settled.
 fn is_warm(node: &mut Node, ms: u64) -> bool {
@@ -60,4 +66,137 @@ fn who_has_half_a_snapshot_is_catching_up() {
     };
     let half = Cursor { at: b"m".to_vec(), vector: Vector::new() };
     assert_eq!((fitness(None), fitness(Some(half))), (Fitness::Ready, Fitness::CatchingUp));
+}
+
+const KEEPERS: &str = r#"
+    cluster = "test"
+
+    [posts]
+    max_age = "1h"
+
+    [[host]]
+    name = "a"
+
+    [[host.process]]
+    id = "W1"
+    role = "worker"
+    addr = "127.0.0.1:7001"
+
+    [[host]]
+    name = "b"
+
+    [[host.process]]
+    id = "W2"
+    role = "worker"
+    addr = "127.0.0.1:7002"
+"#;
+
+/// Two hours after 1970: then an age of an hour is a time.
+const LATER: u64 = 2 * 3_600 * 1_000;
+
+/// W1 at the end of its election, where posts are kept for an hour and by nothing else unless this says so.
+fn keeper(topology: &str) -> Node {
+    let topology = Topology::parse(topology, "t.toml").unwrap();
+    let config = NodeConfig {
+        topology,
+        topology_hash: 7,
+        me: id("W1"),
+        run: 1,
+        pid: 1,
+        seed: 1,
+        versions: crate::wire::Versions::OURS,
+        block: 4,
+    };
+    let mut node = Node::new(config, at(LATER));
+    node.handle_timeout(at(LATER + 10_000), &mut Vec::new());
+    assert!(matches!(node.serving, Serving::Taking { .. }));
+    node
+}
+
+fn own(node: &Node) -> Origin {
+    Origin { host: node.host, incarnation: 7 }
+}
+
+/// What a host says of itself by its clock, and that it is up.
+fn hear(node: &mut Node, host: &str, clock: Now, topology: u32) {
+    let host: HostId = host.parse().unwrap();
+    let record = HostRecord {
+        host,
+        version: Hlc::at(clock.wall),
+        wall: clock.wall,
+        serving: None,
+        relaying: None,
+        directing: None,
+        epoch: Epoch::ZERO,
+        fitness: Fitness::Ready,
+        sessions: 0,
+        vector: Vector::new(),
+        digest: Digest::default(),
+        entries: 0,
+        disk_bytes: 0,
+        topology,
+        processes: Vec::new(),
+    };
+    node.mesh.views.insert(host, HostView { record, up: true });
+}
+
+/// The host goes down: what it said last stays.
+fn lose(node: &mut Node, host: &str) {
+    node.mesh.views.get_mut(&host.parse().unwrap()).unwrap().up = false;
+}
+
+/// What is to be kept, as each trim says that is asked of the store meanwhile.
+fn trims(node: &mut Node, ms: u64) -> Vec<Keep> {
+    let mut out = Vec::new();
+    node.serve_timeout(at(ms), &mut out);
+    let keep = |output| if let Output::Persist { write: Write::Trim(keep), .. } = output { Some(keep) } else { None };
+    out.into_iter().filter_map(keep).collect()
+}
+
+fn an_hour_before(ms: u64) -> Keep {
+    Keep { since: Hlc::at(Wall((ms - 3_600_000) * 1_000)), posts: None, rows_min: 1 }
+}
+
+#[test]
+fn posts_go_by_age_only_while_every_host_that_is_up_has_the_same_time_and_file() {
+    let mut node = keeper(KEEPERS);
+    let (begin, origin) = (LATER + 10_001, own(&node));
+    node.warm = Warm::Yes;
+    node.handle_input(at(begin), Input::EpochTaken(Ok(standing(1, Some(origin)))), &mut Vec::new());
+    let skew = u64::try_from(limits::TRIM_SKEW_MAX.as_millis()).unwrap();
+    let mut now = begin;
+    let mut look = |said: &dyn Fn(&mut Node, u64)| {
+        now += 60_000;
+        said(&mut node, now);
+        (now, trims(&mut node, now))
+    };
+    assert_eq!(look(&|_, _| {}).1, [], "nobody is heard");
+    assert_eq!(look(&|node, ms| hear(node, "b", at(ms + skew + 1), 7)).1, [], "its clock is ahead");
+    assert_eq!(look(&|node, ms| hear(node, "b", at(ms - skew - 1), 7)).1, [], "its clock is behind");
+    assert_eq!(look(&|node, ms| hear(node, "b", at(ms), 8)).1, [], "it has read another file");
+    for far in [0, skew] {
+        let (now, found) = look(&|node, ms| hear(node, "b", at(ms - far), 7));
+        assert_eq!(found, [an_hour_before(now)], "{far}");
+    }
+    assert_eq!(look(&|node, _| lose(node, "b")).1, [], "it is down: nobody is heard");
+    let (_, found) = look(&|node, ms| hear(node, "c", at(ms), 7));
+    assert_eq!(found.len(), 1, "what a host that is down said last does not count");
+}
+
+#[test]
+fn a_look_for_posts_waits_for_a_settled_term() {
+    let mut node = keeper(&KEEPERS.replace("max_age = \"1h\"", "max_count = 5"));
+    let (begin, origin) = (LATER + 10_001, own(&node));
+    hear(&mut node, "b", at(begin), 7);
+    node.handle_input(at(begin), Input::EpochTaken(Ok(standing(1, Some(origin)))), &mut Vec::new());
+    let due = begin + 1_000;
+    let recall = node.serving.term_mut().and_then(|term| term.recall.as_mut()).unwrap();
+    recall.until = at(due + 500).mono;
+    assert_eq!(trims(&mut node, due), [], "whose seqs come next is not known");
+    let vector = standing(1, Some(origin)).vector;
+    node.on_recalled(at(due + 1), id("W2"), vector, &mut Vec::new());
+    assert!(node.serving.term().is_some_and(Term::settled));
+    let keep = Keep { since: Hlc::ZERO, posts: Some(5), rows_min: 1 };
+    assert_eq!(trims(&mut node, due + 2), [keep], "it was put off, not left out");
+    assert_eq!(trims(&mut node, due + 3), []);
 }

@@ -217,3 +217,19 @@ fn more_than_may_be_in_flight_closes_the_stream() {
     let closed = Output::Send { to: relay(1), message: PeerMessage::Closed { stream: 1 } };
     assert_eq!(rig.rows(1, part(&[], Some(&[7]))), [closed]);
 }
+
+#[test]
+fn a_relay_that_sends_more_runs_than_may_wait_is_asked_to_open_anew() {
+    let mut rig = Rig::new(None);
+    let max = u64::try_from(limits::RUNS_WAITING_MAX).unwrap();
+    assert_eq!(rig.batch(1..=1), [write(1, run(1))]);
+    let lacked = EntryId { origin: Origin { host: "b".parse().unwrap(), incarnation: 1 }, seq: Seq(1) };
+    assert_eq!(rig.wrote(1, Wrote::Waits { on: lacked }, 0), []);
+    assert_eq!(rig.batch(2..=max), [], "they wait behind the first");
+    let closed = |stream| Output::Send { to: relay(stream), message: PeerMessage::Closed { stream } };
+    assert_eq!(rig.batch(max + 1..=max + 1), [closed(1)]);
+    // Nothing of it is kept, and the other relay is not disturbed.
+    rig.open(1);
+    assert_eq!(rig.batch(1..=1), [write(2, run(1))]);
+    assert_eq!(rig.down(2), []);
+}
