@@ -90,7 +90,7 @@ async fn hear_requests(shared: &Shared, client: ClientId, mut reader: FrameReade
         match reader.read::<ClientFrame>().await {
             // As a build would that knows no such request.
             Ok(Some(frame)) if !shared.hello.versions.knows(frame.since()) => {
-                return (CloseCode::BadFrame, "no request that I know".to_owned());
+                return (CloseCode::BadFrame, "a request of a version that we did not say we know".to_owned());
             }
             Ok(Some(ClientFrame::Request(request))) => {
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else { return end(CloseCode::Goodbye) };

@@ -105,7 +105,7 @@ fn keeper(topology: &str) -> Node {
         pid: 1,
         seed: 1,
         versions: crate::wire::Versions::OURS,
-        block: crate::limits::LOG_BLOCK_ENTRIES,
+        block: 4,
     };
     let mut node = Node::new(config, at(LATER));
     node.handle_timeout(at(LATER + 10_000), &mut Vec::new());

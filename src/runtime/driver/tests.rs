@@ -42,7 +42,7 @@ impl Rig {
             pid: 1,
             seed: 1,
             versions: crate::wire::Versions::OURS,
-            block: crate::limits::LOG_BLOCK_ENTRIES,
+            block: 4,
         };
         Self { driver: Driver::new(Node::new(config, clock.now()), clock, joints), _end: end }
     }
