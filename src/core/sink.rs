@@ -268,7 +268,8 @@ impl Sink {
         let held = &standing.vector;
         self.held.clone_from(held);
         self.cursor.clone_from(&standing.snapshot);
-        if !self.rows_at_store.is_empty() {
+        let waited = self.rows_at_store.len();
+        if waited > 0 {
             for (id, _) in outcomes {
                 self.rows_at_store.remove(id);
             }
@@ -287,7 +288,8 @@ impl Sink {
         if let Some(from) = finished {
             self.taking.take_if(|taking| taking.from == from);
         }
-        if let Some(taking) = &mut self.taking {
+        // The sender's next part could not come before there was room for it.
+        if let Some(taking) = self.taking.as_mut().filter(|_| self.rows_at_store.len() < waited) {
             taking.heard_at = now;
         }
         self.choose(now, out);

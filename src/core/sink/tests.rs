@@ -208,6 +208,16 @@ fn a_silent_sender_is_given_up_when_another_offers() {
 }
 
 #[test]
+fn writes_of_others_are_no_sign_of_life_of_a_sender() {
+    let mut rig = Rig::new(None);
+    rig.offer(1, 5);
+    rig.now = rig.now + limits::SNAPSHOT_SILENCE / 2;
+    rig.wrote(77, Wrote::Done, 0);
+    rig.now = rig.now + limits::SNAPSHOT_SILENCE / 2;
+    assert_eq!(rig.offer(2, 5), [wanted(2, &[])]);
+}
+
+#[test]
 fn more_than_may_be_in_flight_closes_the_stream() {
     let mut rig = Rig::new(None);
     rig.offer(1, 5);

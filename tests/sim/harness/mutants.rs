@@ -111,7 +111,7 @@ impl Mutant {
             }
             Self::LocalRequestIds | Self::LastClaimWins | Self::ForgetsTheTrim => &[Kind::Cut],
             Self::NoCausalGate => &[Kind::CutOneWay, Kind::Stop],
-            Self::LateRunFirst => &[Kind::Weather],
+            Self::LateRunFirst => &[Kind::Weather, Kind::SlowDisk, Kind::CutOneWay],
             Self::NoFence
             | Self::FenceOutside
             | Self::NoToken
