@@ -131,14 +131,24 @@ impl Mesh {
 
     /// What a candidate is worth in an election.
     pub(crate) fn standing(&self, now: Instant, process: ProcessId) -> Standing {
+        if self.is_willing(process) { self.ability(now, process) } else { Standing::Gone }
+    }
+
+    /// Whether a process would take a duty; of other hosts' processes that is not known.
+    fn is_willing(&self, process: ProcessId) -> bool {
+        let word = self.siblings.get(&process).map(|sibling| sibling.willing);
+        (if process == self.me { self.willing } else { word.unwrap_or(Willing::Yes) }) == Willing::Yes
+    }
+
+    /// What a candidate would be worth if it were willing.
+    pub(crate) fn ability(&self, now: Instant, process: ProcessId) -> Standing {
         if process == self.me {
-            return if self.willing == Willing::Yes { Standing::Fit } else { Standing::Gone };
+            return Standing::Fit;
         }
         if let Some(sibling) = self.siblings.get(&process) {
             let silent = now >= sibling.heard_at + limits::SIBLING_SILENCE;
             return match sibling.life {
                 Life::Dead | Life::Left => Standing::Gone,
-                Life::Up | Life::Stopped if sibling.willing == Willing::No => Standing::Gone,
                 Life::Stopped => Standing::Suspect,
                 Life::Up if silent => Standing::Suspect,
                 Life::Up => Standing::Fit,
@@ -153,6 +163,11 @@ impl Mesh {
     /// Whether this is a sibling that the kernel does not show, or not yet.
     pub(crate) fn is_down(&self, process: ProcessId) -> bool {
         self.siblings.get(&process).is_some_and(|sibling| matches!(sibling.life, Life::Dead | Life::Left))
+    }
+
+    /// Whether a sibling lives and would rather have no duty.
+    pub(crate) fn is_drained(&self, process: ProcessId) -> bool {
+        process != self.me && !self.is_willing(process)
     }
 
     /// Siblings that can be talked to.

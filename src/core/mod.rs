@@ -6,6 +6,7 @@
 
 mod copies;
 mod detector;
+mod duties;
 mod election;
 mod feeds;
 pub mod io;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::core::election::{Claims, Election, Standing, Verdict};
+use crate::core::election::{Claims, Election};
 use crate::core::io::{Input, Output, Outputs, ReadId};
 use crate::core::mesh::{self, Gone, Mesh, Willing};
 use crate::core::people::People;
@@ -360,98 +360,6 @@ impl Node {
         }
     }
 
-    pub(crate) fn election(&mut self, duty: Duty) -> Option<&mut Election> {
-        match duty {
-            Duty::Serve => Some(&mut self.elections.serve),
-            Duty::Relay => Some(&mut self.elections.relay),
-            Duty::Direct => self.elections.direct.as_mut(),
-        }
-    }
-
-    fn on_coordinator(&mut self, now: Now, from: ProcessId, duty: Duty, epoch: Epoch, out: &mut Outputs) {
-        let heeds = self.heeds_claim(from, duty);
-        let Some(election) = self.election(duty).filter(|_| heeds) else { return };
-        let verdict = election.on_coordinator(from, epoch, out);
-        self.on_verdict(now, duty, verdict, out);
-    }
-
-    /// Whether a claim is to be followed or answered. One of a sibling that is not known to live yet is not: whoever
-    /// follows it finds it dead, takes the duty and claims it at once, is answered with a claim, and all of a host that
-    /// starts do so together, ever more of them. It claims again when it is known. Only a primary gives way at once.
-    fn heeds_claim(&self, from: ProcessId, duty: Duty) -> bool {
-        !self.mesh.is_down(from) || (duty == Duty::Serve && self.elections.serve.leads())
-    }
-
-    /// Looks at every election, and does what follows from it.
-    pub(crate) fn decide(&mut self, now: Now, out: &mut Outputs) {
-        // A drained process that is the last of its host takes its duties again: better than nobody.
-        let last = self.phase == Phase::Running && !self.successor_lives(now);
-        for duty in [Duty::Serve, Duty::Relay, Duty::Direct] {
-            let (mesh, me) = (&self.mesh, self.config.me);
-            let standing = |process| {
-                if last && process == me { Standing::Fit } else { mesh.standing(now.mono, process) }
-            };
-            let verdict = match duty {
-                Duty::Serve => self.elections.serve.evaluate(now.mono, &standing, out),
-                Duty::Relay => self.elections.relay.evaluate(now.mono, &standing, out),
-                Duty::Direct => {
-                    let Some(direct) = &mut self.elections.direct else { continue };
-                    direct.evaluate(now.mono, &standing, out)
-                }
-            };
-            self.on_verdict(now, duty, verdict, out);
-        }
-        self.wish_restarts(now, out);
-        self.relay_views(now, out);
-        self.push_routes(now, out);
-        self.leave_if_done(now, out);
-    }
-
-    fn on_verdict(&mut self, now: Now, duty: Duty, verdict: Verdict, out: &mut Outputs) {
-        match (duty, verdict) {
-            (_, Verdict::Same) => {}
-            (Duty::Serve, Verdict::Won) => self.take_epoch(now, out),
-            (Duty::Serve, Verdict::Lost | Verdict::Follow) => {
-                self.step_down(out);
-                self.tell_primary_copies(out);
-            }
-            (Duty::Relay, Verdict::Won) => {
-                self.elections.relay.announce(Epoch::ZERO, out);
-                self.begin_relay(now, out);
-            }
-            (Duty::Relay, Verdict::Lost) => self.end_relay(),
-            (Duty::Relay, Verdict::Follow) => self.nudge_relay(out),
-            (Duty::Direct, Verdict::Won) => {
-                if let Some(direct) = &mut self.elections.direct {
-                    direct.announce(Epoch::ZERO, out);
-                }
-            }
-            (Duty::Direct, Verdict::Lost | Verdict::Follow) => {}
-        }
-    }
-
-    /// A process of this host ended: its duties are free.
-    fn on_gone(&mut self, process: ProcessId) {
-        self.elections.serve.on_gone(process);
-        self.elections.relay.on_gone(process);
-        if let Some(direct) = &mut self.elections.direct {
-            direct.on_gone(process);
-        }
-        self.restarts.on_gone(process);
-    }
-
-    fn on_unwilling(&mut self, from: ProcessId) {
-        if let Some(sibling) = self.mesh.siblings.get_mut(&from) {
-            sibling.willing = Willing::No;
-        }
-        if let Some(direct) = &mut self.elections.direct {
-            direct.on_gone(from);
-        }
-        self.elections.relay.on_gone(from);
-        // The primary serves until its successor has the epoch: its clients meet a pause of one commit.
-        self.elections.serve.on_gone(from);
-    }
-
     fn on_peer_up(&mut self, now: Now, peer: ProcessId, run: u64, out: &mut Outputs) {
         if self.mesh.on_run(peer, run) == Gone::Yes {
             self.on_gone(peer);
@@ -497,7 +405,7 @@ impl Node {
             for duty in [Duty::Serve, Duty::Relay, Duty::Direct] {
                 let claims = if heartbeat.duties.contains(&duty) { Claims::Yes } else { Claims::No };
                 let epoch = if duty == Duty::Serve { heartbeat.epoch } else { Epoch::ZERO };
-                let heeds = self.heeds_claim(from, duty);
+                let heeds = self.heeds_claim(now, from, duty);
                 let Some(election) = self.election(duty).filter(|_| heeds) else { continue };
                 let verdict = election.on_heartbeat(from, claims, epoch, out);
                 self.on_verdict(now, duty, verdict, out);

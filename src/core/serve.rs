@@ -480,8 +480,15 @@ impl Node {
         let far = masters.into_iter().filter(|id| *id != self.config.me && !self.mesh.siblings.contains_key(id));
         let near: Vec<ProcessId> = self.mesh.living().collect();
         out.extend(near.into_iter().chain(far).map(|to| Output::Send { to, message: word.clone() }));
-        self.elections.relay.resign(now.mono, Epoch::ZERO);
-        self.end_relay();
+        self.resign_all_but_serve(now);
+    }
+
+    /// Leaves to others what they can take over at once; a primary serves until its successor has the epoch.
+    pub(crate) fn resign_all_but_serve(&mut self, now: Now) {
+        if self.elections.relay.leads() {
+            self.elections.relay.resign(now.mono, Epoch::ZERO);
+            self.end_relay();
+        }
         if let Some(direct) = &mut self.elections.direct {
             direct.resign(now.mono, Epoch::ZERO);
         }

@@ -34,11 +34,16 @@ pub(super) fn at(ms: u64) -> Now {
 
 /// The better placed, which knows of no living sibling yet.
 pub(super) fn first() -> Node {
+    one_of_two("W1")
+}
+
+/// A node of the two, which knows of no living sibling yet.
+pub(super) fn one_of_two(me: &str) -> Node {
     let topology = Topology::parse(PAIR, "t.toml").unwrap();
     let config = NodeConfig {
         topology,
         topology_hash: 0,
-        me: id("W1"),
+        me: id(me),
         run: 1,
         pid: 1,
         seed: 1,
