@@ -89,6 +89,9 @@ pub const LOG_DIFFERENCES_MAX: usize = 16;
 pub const TRIM_ROWS_MAX: usize = 8_192;
 /// Requests that are looked through at once for what nobody holds any more: some milliseconds of the store's lock.
 pub const SWEEP_ROWS_MAX: usize = 8_192;
+/// Bytes by which the store may grow while a process of the host is stopped: then it is killed, because it probably holds a
+/// read, which keeps all pages that were freed since from being used again.
+pub const STOPPED_GROWTH_MAX: u64 = 256 << 20;
 /// The size of the LMDB map, bytes: address space, not disk.
 pub const STORE_BYTES_MAX: usize = 1 << 38;
 /// Rows of one part of a snapshot are bounded by these bytes: a read of half a millisecond, which is done where the
@@ -187,7 +190,7 @@ pub const CLOCK_SKEW_MEMORY: Duration = Duration::from_secs(2);
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// What a host reported of its processes says nothing any more after this: some may have been lost, and some replaced.
 pub const REPORT_MEMORY: Duration = Duration::from_secs(5);
-/// No read transaction lasts longer: an old reader keeps pages from being used again.
+/// No read transaction should last longer, and one that does is logged: an old reader keeps pages from being used again.
 pub const READ_TRANSACTION_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);

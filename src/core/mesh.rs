@@ -37,6 +37,8 @@ pub(crate) struct Sibling {
     up_at: Instant,
     /// Deaths in a row, for the backoff.
     pub(crate) deaths: u32,
+    /// Bytes of the store when the primary first knew it stopped.
+    pub(crate) stopped_at: Option<u64>,
 }
 
 /// A master of another host, as a master hears it.
@@ -114,6 +116,7 @@ impl Mesh {
             run: None,
             up_at: now,
             deaths: 0,
+            stopped_at: None,
         };
         let siblings = topology.host(host).map(|spec| spec.processes.as_slice()).unwrap_or_default();
         let siblings = siblings.iter().filter(|p| p.id != me).map(|p| (p.id, sibling())).collect();
@@ -182,6 +185,9 @@ impl Mesh {
         let restarted = pid != 0 && sibling.pid != 0 && pid != sibling.pid;
         let was = std::mem::replace(&mut sibling.life, life);
         sibling.pid = pid;
+        if life != Life::Stopped {
+            sibling.stopped_at = None;
+        }
         match life {
             Life::Up => {
                 sibling.heard_at = now.mono;

@@ -270,7 +270,9 @@ impl Node {
                 self.hlc = self.hlc.max(committed.standing.hlc);
                 let Some(term) = self.serving.term_mut() else { return };
                 let was_full = !term.primary.writable();
+                let bytes = committed.standing.disk_bytes;
                 term.primary.on_committed(now, committed, out);
+                self.end_stopped_readers(bytes, out);
                 self.note_settled();
                 self.nudge_relay(out);
                 if was_full {
@@ -511,6 +513,20 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The store has so many bytes now: ends siblings during whose stop it has grown by too many.
+    fn end_stopped_readers(&mut self, bytes: u64, out: &mut Outputs) {
+        for (process, sibling) in self.mesh.siblings.iter_mut().filter(|(_, sibling)| sibling.life == Life::Stopped) {
+            let grown = bytes.saturating_sub(*sibling.stopped_at.get_or_insert(bytes));
+            if grown > limits::STOPPED_GROWTH_MAX {
+                tracing::warn!(%process, grown, "is stopped, and the store grows: killed");
+                sibling.stopped_at = None;
+                out.push(Output::Kill { process: *process });
+            }
+        }
+    }
+}
+
 /// Which dead processes were wished back, and when the next wish is due.
 #[derive(Debug, Default)]
 pub(crate) struct Restarts {
@@ -544,8 +560,8 @@ impl Node {
             if self.restarts.wished.get(process).is_some_and(|again| now.mono < *again) {
                 continue;
             }
-            let factor = 1 << sibling.deaths.min(10);
-            let after = if sibling.deaths == 0 { Duration::ZERO } else { limits::RESTART_BACKOFF * factor };
+            let doubled = |deaths: u32| limits::RESTART_BACKOFF * (1 << deaths.min(10));
+            let after = sibling.deaths.checked_sub(1).map_or(Duration::ZERO, doubled);
             let after = after.min(limits::RESTART_BACKOFF_MAX);
             sibling.deaths += 1;
             self.restarts.wished.insert(*process, now.mono + after + limits::RESTART_BACKOFF_MAX);

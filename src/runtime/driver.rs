@@ -345,7 +345,13 @@ impl Driver {
     /// Performs a read in one short transaction; its answer is the next input.
     fn read(&mut self, reader: impl Fn(&dyn Rows) -> Input) {
         let mut answer = None;
-        match self.joints.store.read(&mut |rows| answer = Some(reader(rows))) {
+        let begun = self.clock.now().mono;
+        let read = self.joints.store.read(&mut |rows| answer = Some(reader(rows)));
+        let took = self.clock.now().mono.since(begun);
+        if took > limits::READ_TRANSACTION_MAX {
+            tracing::warn!(?took, "a read was long: freed pages could not be used again meanwhile");
+        }
+        match read {
             Ok(()) => self.next.extend(answer),
             Err(error) => self.fail(&error.to_string()),
         }

@@ -255,8 +255,31 @@ fn a_process_that_dies_again_and_again_is_restarted_ever_later_until_it_lives_fo
     let moment = Duration::from_millis(5);
     assert_eq!(live(limits::RESTART_FORGIVEN), Duration::ZERO, "the first time at once");
     let pauses: Vec<Duration> = std::iter::repeat_with(|| live(moment)).take(12).collect();
-    assert!(pauses[0] >= limits::RESTART_BACKOFF && pauses.is_sorted(), "{pauses:?}");
+    assert!(pauses[0] == limits::RESTART_BACKOFF && pauses.is_sorted(), "{pauses:?}");
     assert_eq!(pauses[11], limits::RESTART_BACKOFF_MAX);
     assert_eq!(live(limits::RESTART_FORGIVEN - moment), limits::RESTART_BACKOFF_MAX);
     assert_eq!(live(limits::RESTART_FORGIVEN), Duration::ZERO);
+}
+
+#[test]
+fn a_stopped_process_is_killed_when_the_store_grows_and_grows() {
+    let mut node = first();
+    let origin = own(&node);
+    node.handle_input(at(1), Input::EpochTaken(Ok(standing(1, Some(origin)))), &mut Vec::new());
+    let process = id("W2");
+    let mut commits = |life, sizes: [u64; 2]| {
+        node.handle_input(at(2), Input::Sibling { process, life, pid: 2 }, &mut Vec::new());
+        let mut out = Vec::new();
+        for disk_bytes in sizes {
+            let standing = Standing { disk_bytes, ..standing(1, Some(origin)) };
+            let committed = Committed { outcomes: Vec::new(), standing, proved: BTreeMap::new() };
+            node.handle_input(at(3), Input::Persisted { writes: Vec::new(), result: Ok(committed) }, &mut out);
+        }
+        out.contains(&Output::Kill { process })
+    };
+    let (small, large) = (1 << 20, (1 << 20) + limits::STOPPED_GROWTH_MAX + 1);
+    assert!(!commits(Life::Up, [small, large]), "it runs");
+    assert!(!commits(Life::Stopped, [large, large + 1]), "what there was before counts for nothing");
+    assert!(!commits(Life::Up, [small, large]));
+    assert!(commits(Life::Stopped, [small, large]));
 }
