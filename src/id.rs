@@ -185,6 +185,11 @@ impl RequestId {
     pub(crate) fn of_trim() -> Self {
         Self("trim".to_owned())
     }
+
+    /// That of every entry that says where an origin ends: nobody asks for one again.
+    pub(crate) fn of_retirement() -> Self {
+        Self("retire".to_owned())
+    }
 }
 
 impl UserName {
@@ -370,6 +375,19 @@ impl Vector {
         }
     }
 
+    /// Takes in the vector of an answer to who asked with `asked`. It holds at least that, so what it does not name of it,
+    /// it implies (see [`crate::service::retired`]), and that is named here no longer.
+    pub fn supersede(&mut self, asked: &Self, answer: &Self) {
+        // By a later origin of the same host: an answer that names none tells of nothing.
+        let implied = |origin: Origin| answer.0.keys().any(|named| named.host == origin.host);
+        for (origin, seq) in asked.iter() {
+            if answer.get(origin) == Seq::ZERO && self.get(origin) <= seq && implied(origin) {
+                self.0.remove(&origin);
+            }
+        }
+        self.merge(answer);
+    }
+
     /// What both hold.
     #[must_use]
     pub fn common(&self, other: &Self) -> Self {
@@ -429,6 +447,12 @@ impl Token {
         self.vector.merge(&other.vector);
         self.hlc = self.hlc.max(other.hlc);
     }
+
+    /// Takes in the token of an answer to who asked with `asked` (see [`Vector::supersede`]).
+    pub fn supersede(&mut self, asked: &Self, answer: &Self) {
+        self.vector.supersede(&asked.vector, &answer.vector);
+        self.hlc = self.hlc.max(answer.hlc);
+    }
 }
 
 /// The order-free sum of the hashes of all rows: hosts with the same entries have the same digest.
@@ -485,5 +509,24 @@ mod tests {
         assert!(large.covers(&small) && !small.covers(&large));
         assert_eq!(large.ahead_of(&small), 3);
         assert_eq!(small.ahead_of(&large), 0);
+    }
+
+    #[test]
+    fn what_an_answer_implies_is_named_no_longer() {
+        let origin = |host: &str, incarnation| Origin { host: host.parse().unwrap(), incarnation };
+        let of = |held: &[(&str, u32, u64)]| -> Vector {
+            held.iter().map(|(host, incarnation, seq)| (origin(host, *incarnation), Seq(*seq))).collect()
+        };
+        let asked = of(&[("a", 1, 9), ("b", 1, 4)]);
+        let answer = of(&[("a", 2, 3), ("b", 1, 5)]);
+        let superseded = |mut seen: Vector, answer: &Vector| {
+            seen.supersede(&asked, answer);
+            seen
+        };
+        assert_eq!(superseded(asked.clone(), &answer), answer);
+        assert_eq!(superseded(asked.clone(), &Vector::new()), asked, "no answer");
+        assert_eq!(superseded(asked.clone(), &of(&[("b", 1, 5)])), of(&[("a", 1, 9), ("b", 1, 5)]), "by what?");
+        let more = superseded(of(&[("a", 1, 10)]), &answer);
+        assert_eq!(more, of(&[("a", 1, 10), ("a", 2, 3), ("b", 1, 5)]), "seen since it was asked");
     }
 }

@@ -244,12 +244,12 @@ impl Profile {
         })
     }
 
-    /// Adds what was seen to what other commands have seen, and returns both.
-    pub(crate) fn merge_token(&self, seen: &Token) -> Result<Token, Failure> {
+    /// Adds what was seen, by who had seen what it `began` with before, to what other commands have seen, and returns both.
+    pub(crate) fn merge_token(&self, began: &Token, seen: &Token) -> Result<Token, Failure> {
         let _lock = self.lock()?;
         let before = self.token()?;
         let mut merged = before.clone();
-        merged.merge(seen);
+        merged.supersede(began, seen);
         if merged != before {
             replace(&self.folder.join("token"), &token_text(&merged))?;
         }
@@ -335,7 +335,7 @@ mod tests {
                 let profile = profile.clone();
                 scope.spawn(move || {
                     for seq in 1..=20 {
-                        profile.merge_token(&token(incarnation, seq)).unwrap();
+                        profile.merge_token(&Token::default(), &token(incarnation, seq)).unwrap();
                     }
                 });
             }

@@ -43,6 +43,8 @@ pub(crate) struct Session(Arc<Inner>);
 struct Inner {
     client: Client,
     profile: Option<Profile>,
+    /// What its owner had seen before.
+    began: Token,
     out: Out,
     /// Said once: what was seen could not be kept.
     said: AtomicBool,
@@ -146,10 +148,11 @@ impl Session {
             Some(loaded) => loaded.topology.hosts.len(),
             None => place.entrances.iter().map(|row| row.host).collect::<BTreeSet<_>>().len(),
         };
+        let began = options.token.clone();
         let client = Client::connect(options).await?;
         let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
         let (out, said, pending) = (context.out, AtomicBool::new(false), Mutex::new(BTreeSet::new()));
-        Ok(Self(Arc::new(Inner { client, profile, out, said, hosts, pending })))
+        Ok(Self(Arc::new(Inner { client, profile, began, out, said, hosts, pending })))
     }
 
     /// Registers the name, or confirms it.
@@ -176,7 +179,7 @@ impl Session {
         let written = result?;
         let token = self.0.client.token();
         if let Some(profile) = &self.0.profile {
-            self.0.kept(profile.merge_token(&token).map(|_| ()));
+            self.0.kept(profile.merge_token(&self.0.began, &token).map(|_| ()));
         }
         Ok(Done { written, token, hosts: self.0.hosts })
     }
@@ -274,7 +277,7 @@ impl Session {
                 let token = inner.client.token();
                 if token != kept
                     && let Some(profile) = &inner.profile
-                    && profile.merge_token(&token).is_ok()
+                    && profile.merge_token(&inner.began, &token).is_ok()
                 {
                     kept = token;
                 }
@@ -287,7 +290,7 @@ impl Session {
         let token = self.0.client.token();
         let director = self.0.client.director();
         if let Some(profile) = &self.0.profile {
-            self.0.kept(keep(profile, &token, director));
+            self.0.kept(keep(profile, &self.0.began, &token, director));
         }
         if let Some(inner) = Arc::into_inner(self.0) {
             let _ = tokio::time::timeout(GOODBYE_WAIT, inner.client.close()).await;
@@ -309,11 +312,11 @@ impl Inner {
 }
 
 /// A profile whose login was refused has no folder any more, and nothing to keep.
-fn keep(profile: &Profile, token: &Token, director: Option<ProcessId>) -> Result<(), Failure> {
+fn keep(profile: &Profile, began: &Token, token: &Token, director: Option<ProcessId>) -> Result<(), Failure> {
     if !profile.is_there() {
         return Ok(());
     }
-    profile.merge_token(token)?;
+    profile.merge_token(began, token)?;
     if director.is_some() && director != profile.file.director {
         let mut changed = profile.clone();
         changed.file.director = director;

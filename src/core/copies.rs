@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use crate::core::feeds::Lack;
 use crate::core::retention::Retention;
 use crate::id::{EntryId, HostId, Origin, Seq, Vector};
+use crate::service::retired::Retired;
 use crate::topology::AckLevel;
 
 /// What each host holds, as far as this primary knows.
@@ -24,6 +25,7 @@ pub(crate) struct Copies {
     own: Vector,
     others: BTreeMap<HostId, Vector>,
     shown: Vector,
+    retired: Retired,
     /// Hosts that did not have an entry in time, each with that entry: until they acknowledge it, nothing waits for them.
     late: BTreeMap<HostId, EntryId>,
 }
@@ -31,8 +33,8 @@ pub(crate) struct Copies {
 impl Copies {
     /// A primary that knows only what its own store holds.
     pub(crate) fn new(me: HostId, hosts: Vec<HostId>, level: AckLevel, own: Vector) -> Self {
-        let mut copies =
-            Self { me, hosts, level, own, others: BTreeMap::new(), shown: Vector::new(), late: BTreeMap::new() };
+        let (others, shown, retired, late) = (BTreeMap::new(), Vector::new(), Retired::default(), BTreeMap::new());
+        let mut copies = Self { me, hosts, level, own, others, shown, retired, late };
         copies.reckon();
         copies
     }
@@ -90,9 +92,42 @@ impl Copies {
     /// Whether some of what this host was told of has been lost with a host's disk: all hosts are known, and none holds
     /// more of it than this one.
     pub(crate) fn nobody_has(&self, told: &Vector) -> bool {
-        let all_known = self.others.len() + 1 >= self.hosts.len();
         let lost = |origin: Origin| self.others.values().all(|vector| vector.get(origin) <= self.own.get(origin));
-        all_known && told.iter().any(|(origin, seq)| seq > self.own.get(origin) && lost(origin))
+        self.all_known() && told.iter().any(|(origin, seq)| seq > self.own.get(origin) && lost(origin))
+    }
+
+    /// Where origins end, by entries that this host holds.
+    pub(crate) fn retired(&self) -> &Retired {
+        &self.retired
+    }
+
+    /// The store knows where origins end.
+    pub(crate) fn on_retired(&mut self, retired: &Retired) {
+        if self.retired != *retired {
+            self.retired.clone_from(retired);
+        }
+    }
+
+    /// Leaves out what every host's copy of the rest implies: the loss of one disk then takes nothing from the meaning.
+    pub(crate) fn shorten(&self, vector: &mut Vector) {
+        if !self.retired.is_empty() && self.all_known() {
+            self.retired.shorten(vector, |by| self.others.values().all(|held| held.holds(by)));
+        }
+    }
+
+    /// An origin of an earlier incarnation of this host that has come to its end: every host holds as much of it as this
+    /// one, and that has not been said yet.
+    pub(crate) fn ended(&self, present: Origin) -> Option<(Origin, Seq)> {
+        let former = |origin: Origin| origin.host == self.me && origin != present;
+        let everywhere =
+            |origin, last| self.all_known() && self.others.values().all(|vector| vector.get(origin) == last);
+        let mut ended = self.own.iter().filter(|(origin, last)| former(*origin) && everywhere(*origin, *last));
+        ended.find(|(origin, last)| !self.retired.ends(*origin, *last))
+    }
+
+    /// Whether each other host has told what it holds.
+    fn all_known(&self) -> bool {
+        self.others.len() + 1 >= self.hosts.len()
     }
 
     /// How far the log may be cut now.
@@ -113,7 +148,9 @@ impl Copies {
         for (origin, vector) in proved.iter().filter(|(origin, _)| origin.host != self.me) {
             let known = self.others.entry(origin.host).or_default();
             if known.get(*origin) >= self.own.get(*origin) {
-                known.merge(vector);
+                let mut whole = vector.clone();
+                self.retired.complete(&mut whole);
+                known.merge(&whole);
             }
         }
     }

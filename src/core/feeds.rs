@@ -8,12 +8,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::core::copies::Copies;
 use crate::core::io::{Output, Outputs, ReadId};
 use crate::error::Refusal;
 use crate::id::{ClientId, FeedId, Token, UserId, Vector};
 use crate::limits;
 use crate::service::feed::FeedStep;
-use crate::time::Instant;
+use crate::time::{Hlc, Instant};
 use crate::wire::client::FeedFrame;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,16 @@ struct Feed {
     state: State,
     /// Seen elsewhere, and not known to be shown here: the feed waits for it.
     lacks: Option<Vector>,
+    form: Form,
+}
+
+/// Whether a cursor names all that it implies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As the client gave it.
+    Told,
+    /// As the log is walked from it.
+    Whole,
 }
 
 /// What may be done about something seen that is not shown here.
@@ -78,7 +89,10 @@ impl Feeds {
         let mut seen = token;
         seen.merge(&since);
         let (client, user) = of;
-        self.feeds.insert(feed, Feed { client, user, cursor: since, state: State::Idle, lacks: Some(seen) });
+        self.feeds.insert(
+            feed,
+            Feed { client, user, cursor: since, state: State::Idle, lacks: Some(seen), form: Form::Told },
+        );
         self.waiting.push_back((now + limits::TOKEN_WAIT, feed));
     }
 
@@ -86,7 +100,7 @@ impl Feeds {
     pub(crate) fn on_timeout(
         &mut self,
         now: Instant,
-        shown: &Vector,
+        copies: &Copies,
         lack: impl Fn(&Vector) -> Lack,
         behind: &Refusal,
         out: &mut Outputs,
@@ -108,7 +122,7 @@ impl Feeds {
             }
         }
         self.waiting.extend(still);
-        self.pump(shown, out);
+        self.pump(copies, out);
     }
 
     /// When `on_timeout` is due.
@@ -117,10 +131,15 @@ impl Feeds {
     }
 
     /// Reads for every feed that waits and is behind.
-    pub(crate) fn pump(&mut self, shown: &Vector, out: &mut Outputs) {
+    pub(crate) fn pump(&mut self, copies: &Copies, out: &mut Outputs) {
+        let shown = copies.shown();
         let mut groups: BTreeMap<&Vector, Vec<(FeedId, UserId)>> = BTreeMap::new();
         for (id, feed) in &mut self.feeds {
             feed.lacks.take_if(|lacks| shown.covers(lacks));
+            if feed.lacks.is_none() && feed.form == Form::Told {
+                copies.retired().complete(&mut feed.cursor);
+                feed.form = Form::Whole;
+            }
             if feed.lacks.is_none() && feed.state == State::Idle && !feed.cursor.covers(shown) {
                 groups.entry(&feed.cursor).or_default().push((*id, feed.user));
             }
@@ -145,19 +164,22 @@ impl Feeds {
         read: ReadId,
         steps: Vec<FeedStep>,
         cursor: &Vector,
-        token: &Token,
+        copies: &Copies,
+        hlc: Hlc,
         out: &mut Outputs,
     ) {
+        let mut told = cursor.clone();
+        copies.shorten(&mut told);
         let mut steps: BTreeMap<FeedId, FeedStep> = steps.into_iter().map(|step| (step.feed, step)).collect();
         for (id, feed) in self.feeds.iter_mut().filter(|(_, feed)| feed.state == State::Reading(read)) {
             feed.cursor = cursor.clone();
             feed.state = State::Idle;
-            let Some(step) = steps.remove(id).filter(|step| !step.posts.is_empty()) else { continue };
+            let Some(mut step) = steps.remove(id).filter(|step| !step.posts.is_empty()) else { continue };
             feed.state = State::Writing;
-            let mut token = token.clone();
+            step.posts.iter_mut().for_each(|post| copies.shorten(&mut post.cursor));
             // Seen is what this feed has told, not what else is shown by now.
-            token.vector = cursor.clone();
-            let frame = FeedFrame::Items { posts: step.posts, cursor: cursor.clone(), token };
+            let token = Token { vector: told.clone(), hlc };
+            let frame = FeedFrame::Items { posts: step.posts, cursor: told.clone(), token };
             out.push(Output::Feed { feed: *id, frame });
         }
     }

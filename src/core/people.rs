@@ -14,7 +14,7 @@ use crate::error::{ErrorCode, Refusal};
 use crate::id::{ClientId, Epoch, FeedId, HostId, ProcessId, PublicKey, Token, UserId, Vector};
 use crate::limits;
 use crate::service::feed::FeedStep;
-use crate::service::query::QueryResult;
+use crate::service::query::{Answer, QueryResult};
 use crate::time::{Instant, Now, Wall};
 use crate::topology::Role;
 use crate::wire::client::{
@@ -241,6 +241,11 @@ impl Node {
             self.respond(client, number, Err(Refusal::new(ErrorCode::NotServing, message)), out);
             return self.deposed(now, epoch, out);
         }
+        let mut result = result;
+        if let Ok(Answer::Posts { posts, cursor, .. }) = &mut result {
+            let cursors = posts.iter_mut().map(|post| &mut post.cursor).chain([cursor]);
+            cursors.for_each(|cursor| term.primary.copies.shorten(cursor));
+        }
         let frame = ServerFrame::Response { number, token: term.primary.token(), result: result.map(Response::Answer) };
         out.push(Output::Reply { client, frame });
     }
@@ -275,7 +280,7 @@ impl Node {
         }
         let primary = &mut term.primary;
         primary.feeds.open(now.mono, feed, (client, UserId::of(&key)), token.vector, since);
-        primary.feeds.pump(primary.copies.shown(), out);
+        primary.feeds.pump(&primary.copies, out);
         if let Some(person) = self.people.clients.get_mut(&client) {
             person.session = Session::Open;
         }
@@ -286,7 +291,7 @@ impl Node {
         if let Some(term) = self.serving.term_mut() {
             let primary = &mut term.primary;
             primary.feeds.on_written(feed);
-            primary.feeds.pump(primary.copies.shown(), out);
+            primary.feeds.pump(&primary.copies, out);
         }
     }
 
@@ -312,9 +317,9 @@ impl Node {
             return self.deposed(now, epoch, out);
         }
         let primary = &mut term.primary;
-        let token = primary.token();
-        primary.feeds.on_read(read, steps, cursor, &token, out);
-        primary.feeds.pump(primary.copies.shown(), out);
+        let hlc = primary.standing().hlc;
+        primary.feeds.on_read(read, steps, cursor, &primary.copies, hlc, out);
+        primary.feeds.pump(&primary.copies, out);
     }
 
     /// A client is gone.

@@ -95,6 +95,8 @@ pub(crate) struct Primary {
     trimming: Trimming,
     /// A step of taking out what nobody holds any more is at the store.
     sweep: Option<WriteId>,
+    /// Where an origin ends is on its way to the store.
+    retiring: Option<WriteId>,
 }
 
 /// Copies that a write waits for. A name is claimed at every host that can be had, so that it can be claimed twice only
@@ -148,7 +150,9 @@ impl Primary {
             cut: Vector::new(),
             trimming,
             sweep: None,
+            retiring: None,
         };
+        primary.copies.on_retired(&primary.standing.retired);
         primary.expect_copies(now);
         primary
     }
@@ -220,7 +224,8 @@ impl Primary {
             }
             RequestBody::WhoAmI => Query::WhoAmI { user },
             RequestBody::List { part, after } => Query::List { user, part, after },
-            RequestBody::Timeline { of, limit, since, before } => {
+            RequestBody::Timeline { of, limit, mut since, before } => {
+                since.iter_mut().for_each(|since| self.copies.retired().complete(since));
                 Query::Timeline { user, of, limit: limit.min(limits::TIMELINE_POSTS_MAX), since, before }
             }
             RequestBody::Assign | RequestBody::Status | RequestBody::Report | RequestBody::Drain { .. } => {
@@ -252,6 +257,7 @@ impl Primary {
         {
             self.persist(Write::Begin(origin), out);
         }
+        self.copies.on_retired(&self.standing.retired);
         self.copies.on_proved(&proved);
         self.copies.on_committed(&self.standing.vector);
         for (id, wrote) in &outcomes {
@@ -264,6 +270,7 @@ impl Primary {
         self.on_shown(out);
         self.shorten_log(out);
         self.sweep.take_if(|step| outcomes.iter().any(|(id, _)| id == step));
+        self.retiring.take_if(|write| outcomes.iter().any(|(id, _)| id == write));
         self.sweep_lost(out);
         self.trimming.on_committed(now.mono, self.standing.trim);
     }
@@ -283,6 +290,16 @@ impl Primary {
         let idle = self.sweep.is_none() && self.begun() && self.writable() && self.sink.takes_none();
         if !told.is_empty() && idle && self.copies.nobody_has(told) {
             self.sweep = Some(self.persist(Write::Sweep, out));
+        }
+    }
+
+    /// Has it said where an origin of an earlier incarnation ends, once every host holds all of it. To be called while
+    /// every host understands such an entry.
+    pub(crate) fn retire_ended(&mut self, out: &mut Outputs) {
+        let idle = self.retiring.is_none() && self.begun() && self.writable();
+        let ended = self.standing.origin.filter(|_| idle).and_then(|present| self.copies.ended(present));
+        if let Some((origin, last)) = ended {
+            self.retiring = Some(self.persist(Write::Retire { origin, last }, out));
         }
     }
 
@@ -337,7 +354,9 @@ impl Primary {
 
     /// What an answer of now has seen.
     pub(crate) fn token(&self) -> Token {
-        Token { vector: self.copies.shown().clone(), hlc: self.standing.hlc }
+        let mut vector = self.copies.shown().clone();
+        self.copies.shorten(&mut vector);
+        Token { vector, hlc: self.standing.hlc }
     }
 
     /// A refusal of the caller's making: its token is returned as far as it is shown here.
@@ -383,7 +402,7 @@ impl Primary {
             }
         }
         self.waiting_of = still;
-        self.feeds.pump(self.copies.shown(), out);
+        self.feeds.pump(&self.copies, out);
     }
 
     /// The store has no room. The writes of this batch are handed back; room is asked for again later.
@@ -391,6 +410,7 @@ impl Primary {
         self.full_until = Some(now.mono + limits::SIBLING_SILENCE);
         self.cut.clone_from(&self.standing.cut);
         self.sweep.take_if(|step| writes.contains(step));
+        self.retiring.take_if(|write| writes.contains(write));
         for id in writes {
             if let Some(sent) = self.at_store.remove(id) {
                 self.refuse(sent.client, sent.number, self.disk_full(), out);
@@ -427,9 +447,9 @@ impl Primary {
         for ask in late {
             self.on_token_missed(now, ask, &up, out);
         }
-        let copies = &self.copies;
-        let lack = |wanted: &Vector| copies.lack(wanted, &up);
-        self.feeds.on_timeout(now.mono, copies.shown(), lack, &self.behind(), out);
+        let lack = |wanted: &Vector| self.copies.lack(wanted, &up);
+        let behind = self.behind();
+        self.feeds.on_timeout(now.mono, &self.copies, lack, &behind, out);
     }
 
     /// What a client that has seen more than this host holds is told.

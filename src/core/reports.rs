@@ -18,7 +18,7 @@ use crate::time::{Instant, Now};
 use crate::wire::heartbeat::Life;
 use crate::wire::peer::PeerMessage;
 use crate::wire::report::{Difference, HostReport};
-use crate::wire::{REPORTS, VERSION_OLDEST, Versions};
+use crate::wire::{REPORTS, RETIREMENTS, VERSION_OLDEST, Versions};
 
 /// What peers understand, and what hosts have reported.
 #[derive(Debug)]
@@ -136,6 +136,7 @@ impl Node {
                 self.tell_report(sibling, &own, out);
             }
         }
+        self.retire_ended(now, out);
         if self.relay.is_none() {
             return;
         }
@@ -147,6 +148,17 @@ impl Node {
             } else {
                 self.mesh.living().for_each(|sibling| self.tell_report(sibling, report, out));
             }
+        }
+    }
+
+    /// As the primary: an entry of a new kind is made when every process of every host understands it.
+    fn retire_ended(&mut self, now: Now, out: &mut Outputs) {
+        let hosts = &self.config.topology.hosts;
+        let ready =
+            |host: HostId| self.reports.fresh(now.mono).any(|report| report.host == host && report.wire >= RETIREMENTS);
+        let all_ready = hosts.iter().all(|host| ready(host.id));
+        if let Some(term) = self.serving.term_mut().filter(|_| all_ready) {
+            term.primary.retire_ended(out);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::core::node::{Node, NodeConfig};
 use crate::id::{Digest, Epoch, Origin, ProcessId, Seq, Vector};
 use crate::service::ledger::Standing;
+use crate::service::retired::Retired;
 use crate::time::{Hlc, Instant, Now, Wall};
 use crate::topology::Topology;
 use crate::wire::Versions;
@@ -66,6 +67,7 @@ pub(crate) fn standing(epoch: u64, origin: Option<Origin>) -> Standing {
         snapshot: None,
         trim: Hlc::ZERO,
         ahead: Vector::new(),
+        retired: Retired::default(),
         disk_bytes: 0,
     }
 }

@@ -57,6 +57,14 @@ pub enum Op {
         /// The first time that is kept.
         before: Hlc,
     },
+    /// An origin of an earlier incarnation of the same host ends here, and every host holds all of it: who holds this
+    /// entry does (see [`super::retired`]). Made by the host, for nobody; since version 3 of the wire.
+    Retire {
+        /// Which origin.
+        origin: Origin,
+        /// Its last entry.
+        last: Seq,
+    },
 }
 
 /// A place in the total order of all entries.
@@ -118,6 +126,14 @@ impl Entry {
             && (entry.user != UserId::NOBODY || before > entry.hlc)
         {
             return Err(EntryError::Malformed("a trim of what is to come, or in somebody's name".into()));
+        }
+        if let Op::Retire { origin, last } = entry.op
+            && (entry.user != UserId::NOBODY
+                || origin.host != entry.id.origin.host
+                || origin == entry.id.origin
+                || last == Seq::ZERO)
+        {
+            return Err(EntryError::Malformed("an end of an origin that is not its maker's former one".into()));
         }
         if entry.encode() != bytes {
             return Err(EntryError::Malformed("not in canonical form".into()));

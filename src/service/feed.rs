@@ -118,7 +118,7 @@ impl<'a> Told<'a> {
                 self.listeners.remove(followee);
                 0
             }
-            Op::Register { .. } | Op::Trim { .. } => {
+            Op::Register { .. } | Op::Trim { .. } | Op::Retire { .. } => {
                 self.reached.raise(entry.id.origin, entry.id.seq);
                 0
             }
@@ -189,7 +189,9 @@ impl<'a> Told<'a> {
                 (first.stamp(), first.seq, records::decode::<PostRow>(&row)?.text.into())
             }
             (None, Op::Post { text }) => (entry.stamp(), entry.id.seq, text.as_str().to_owned()),
-            (None, Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Trim { .. }) => return None,
+            (None, Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Trim { .. } | Op::Retire { .. }) => {
+                return None;
+            }
         };
         let author = self.authors.name(self.view, entry.user);
         Some(ShownPost { id: entry.request.clone(), author, stamp, seq, text, cursor: Vector::new() })

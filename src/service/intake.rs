@@ -136,7 +136,7 @@ fn new_entry(context: &IntakeContext<'_>, user: UserId, request: &WriteRequest, 
 pub fn accepted(rows: &dyn Rows, entry: &Entry) -> Accepted {
     let concerned = match &entry.op {
         Op::Join { followee } | Op::Leave { followee } => *followee,
-        Op::Register { .. } | Op::Post { .. } | Op::Trim { .. } => entry.user,
+        Op::Register { .. } | Op::Post { .. } | Op::Trim { .. } | Op::Retire { .. } => entry.user,
     };
     let name = names::display_or_id(rows, concerned);
     Accepted { entry: entry.id, hlc: entry.hlc, user: entry.user, name }

@@ -2,7 +2,7 @@
 //!
 //! A change here is a change of the disk format and of the digest; golden bytes in the tests of `records` guard it.
 
-use crate::id::{EntryId, HostId, Origin, RequestId, UserId};
+use crate::id::{EntryId, HostId, Origin, RequestId, Seq, UserId};
 use crate::service::entry::Stamp;
 use crate::time::Hlc;
 
@@ -123,6 +123,11 @@ pub(super) fn parse_name(key: &[u8]) -> Option<(String, Stamp, UserId)> {
     let folded = std::str::from_utf8(&key[..split]).ok()?;
     let at = parse_stamp(&key[split + 1..split + 1 + STAMP])?;
     Some((folded.to_owned(), at, parse_user(&key[split + 1 + STAMP..])?))
+}
+
+/// Reads a place of the log.
+pub(super) fn parse_log(key: &[u8]) -> Option<EntryId> {
+    Some(EntryId { origin: parse_origin(key.get(..ORIGIN)?)?, seq: Seq(number(key.get(ORIGIN..)?)?) })
 }
 
 /// Reads the key of Requests.

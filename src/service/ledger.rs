@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 
 use crate::error::{ErrorCode, Refusal};
-use crate::id::{Digest, EntryId, Epoch, Origin, Seq, Vector};
+use crate::id::{Digest, EntryId, Epoch, Origin, RequestId, Seq, UserId, Vector};
 use crate::limits;
 use crate::service::blocks::Sums;
 use crate::service::digested::Digested;
-use crate::service::entry::Entry;
+use crate::service::entry::{Entry, Op};
 use crate::service::intake::{self, IntakeContext, IntakeResult, IntakeStep, WriteRequest};
 use crate::service::meta::{self, Meta};
+use crate::service::retired::Retired;
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
 use crate::service::snapshot::{Cursor, Part};
 use crate::service::trim::Keep;
@@ -68,6 +69,13 @@ pub enum Write {
     Cut(Vector),
     /// Posts that need not be kept are removed, at every host: becomes an entry if it is worth one.
     Trim(Keep),
+    /// An origin of an earlier incarnation of this host ends here: becomes an entry, unless it was said already.
+    Retire {
+        /// Which origin.
+        origin: Origin,
+        /// Its last entry.
+        last: Seq,
+    },
     /// Some of what parts of snapshots told and nobody holds any more is taken out.
     Sweep,
 }
@@ -112,6 +120,8 @@ pub struct Standing {
     pub trim: Hlc,
     /// Parts of snapshots told of entries up to here; empty once these are held.
     pub ahead: Vector,
+    /// Where origins of earlier incarnations end.
+    pub retired: Retired,
     /// Bytes that the store takes on disk; filled in by the store.
     pub disk_bytes: u64,
 }
@@ -251,6 +261,7 @@ impl Batch<'_> {
             Write::Begin(origin) => self.begin(origin),
             Write::Cut(vector) => self.cut(&vector),
             Write::Trim(keep) => self.trim(&keep),
+            Write::Retire { origin, last } => self.retire(origin, last),
             Write::Sweep => self.sweep(),
         };
         done.map_or_else(Wrote::Refused, |()| Wrote::Done)
@@ -280,7 +291,7 @@ impl Batch<'_> {
         assert_eq!(self.meta.vector.get(origin).0 + 1, seq.0, "a log has no gap");
         self.rows.put(Table::Log, &keys::log(entry.id), bytes);
         self.sums.add(&mut self.rows, entry.id, bytes);
-        rules::apply_entry(&mut self.rows, &mut self.meta.trim, entry);
+        rules::apply_entry(&mut self.rows, &mut self.meta, entry);
         self.meta.vector.raise(origin, seq);
         self.meta.hlc = self.meta.hlc.max(entry.hlc);
     }
@@ -329,7 +340,7 @@ impl Batch<'_> {
     fn part(&mut self, part: Part) -> Result<(), String> {
         let vector = Cursor::advance(self.meta.snapshot.as_ref(), &part)?;
         check_vector(&vector)?;
-        let hlc = snapshot::merge_elements(&mut self.rows, &mut self.meta.trim, &part.bytes)?;
+        let hlc = snapshot::merge_elements(&mut self.rows, &mut self.meta, &part.bytes)?;
         self.meta.hlc = self.meta.hlc.max(hlc);
         self.meta.ahead.on_part(&part.vector);
         if let Some(at) = part.next {
@@ -356,21 +367,32 @@ impl Batch<'_> {
         self.meta.origin = Some(origin);
         self.meta.news = self.meta.vector.clone();
         self.meta.news.set(origin, Seq::ZERO);
+        self.meta.retired.shorten(&mut self.meta.news, |_| true);
         Ok(())
     }
 
     fn trim(&mut self, keep: &Keep) -> Result<(), String> {
         if let Some(before) = trim::due(&self.rows, self.meta.trim, keep) {
-            self.append_trim(before);
+            self.append_own(Op::Trim { before }, RequestId::of_trim());
         }
         Ok(())
     }
 
-    fn append_trim(&mut self, before: Hlc) {
+    fn retire(&mut self, origin: Origin, last: Seq) -> Result<(), String> {
+        let former = self.meta.origin.is_some_and(|own| own.host == origin.host && own != origin);
+        if former && self.meta.vector.get(origin) == last && !self.meta.retired.ends(origin, last) {
+            self.append_own(Op::Retire { origin, last }, RequestId::of_retirement());
+        }
+        Ok(())
+    }
+
+    /// Logs and applies what the host itself says.
+    fn append_own(&mut self, op: Op, request: RequestId) {
         if let Some(origin) = self.meta.origin {
             let id = EntryId { origin, seq: self.meta.vector.get(origin).next() };
             let hlc = self.meta.hlc.tick(self.wall);
-            let entry = trim::entry(id, hlc, std::mem::take(&mut self.meta.news), before);
+            let after = std::mem::take(&mut self.meta.news);
+            let entry = Entry { id, hlc, user: UserId::NOBODY, request, after, op };
             self.append(&entry, &entry.encode());
         }
     }
@@ -382,9 +404,10 @@ impl Batch<'_> {
         }
         self.meta.snapshot = None;
         self.meta.ahead.sweep(&mut self.rows, self.meta.trim, &self.meta.vector);
+        self.meta.retired.keep_held(&self.meta.vector);
         if self.meta.ahead.vector.is_empty() && self.meta.trim > Hlc::ZERO {
             // The trim that was told may be nobody's any more, too. What it took is gone: so all are to follow it.
-            self.append_trim(self.meta.trim);
+            self.append_own(Op::Trim { before: self.meta.trim }, RequestId::of_trim());
         }
         Ok(())
     }

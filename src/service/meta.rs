@@ -4,6 +4,7 @@ use crate::id::{Digest, Epoch, Origin, Seq, Vector};
 use crate::service::keys;
 use crate::service::ledger::{Standing, WriterMark};
 use crate::service::records::{decode, encode};
+use crate::service::retired::{Retired, Retirement};
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
 use crate::service::snapshot::Cursor;
 use crate::service::sweep::Ahead;
@@ -22,6 +23,8 @@ const AHEAD: &[u8] = b"ahead";
 const VECTOR: &[u8] = b"v";
 /// Before the origins of the cut; no single key begins with it.
 const CUT: &[u8] = b"c";
+/// Before the entries that say where an origin ends; no single key begins with it.
+const RETIRED: &[u8] = b"r";
 
 /// The rows of Meta.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,6 +43,8 @@ pub(super) struct Meta {
     pub(super) trim: Hlc,
     /// How far parts of snapshots told of more than is held.
     pub(super) ahead: Ahead,
+    /// Where origins end, by entries that are held or that parts of snapshots told of.
+    pub(super) retired: Retired,
 }
 
 fn single<T: serde::de::DeserializeOwned>(rows: &dyn Rows, key: &[u8]) -> Option<T> {
@@ -51,6 +56,18 @@ fn vector(rows: &dyn Rows, prefix: &[u8]) -> Vector {
     rows.ascend(Table::Meta, prefix, &keys::end(prefix), &mut |key, value| {
         if let Some((origin, seq)) = keys::parse_origin(&key[prefix.len()..]).zip(decode::<Seq>(value)) {
             found.set(origin, seq);
+        }
+        Walk::On
+    });
+    found
+}
+
+/// Where origins end.
+pub(super) fn retired(rows: &dyn Rows) -> Retired {
+    let mut found = Retired::default();
+    rows.ascend(Table::Meta, RETIRED, &keys::end(RETIRED), &mut |key, value| {
+        if let Some((by, (hlc, origin, last))) = keys::parse_log(&key[RETIRED.len()..]).zip(decode(value)) {
+            found.extend([Retirement { hlc, by, origin, last }]);
         }
         Walk::On
     });
@@ -110,6 +127,7 @@ impl Meta {
             snapshot: single(rows, SNAPSHOT),
             trim: trim(rows),
             ahead: single(rows, AHEAD).unwrap_or_default(),
+            retired: retired(rows),
         }
     }
 
@@ -147,6 +165,13 @@ impl Meta {
                 false => rows.put(Table::Meta, AHEAD, &encode(&self.ahead)),
             }
         }
+        let row = |one: &Retirement| [RETIRED, &keys::log(one.by)].concat();
+        for one in self.retired.iter().filter(|one| !before.retired.contains(one)) {
+            rows.put(Table::Meta, &row(&one), &encode(&(one.hlc, one.origin, one.last)));
+        }
+        for one in before.retired.iter().filter(|one| !self.retired.contains(one)) {
+            rows.delete(Table::Meta, &row(&one));
+        }
         // Neither vector ever falls, so no row is ever taken away.
         for (prefix, now, then) in [(VECTOR, &self.vector, &before.vector), (CUT, &self.cut, &before.cut)] {
             for (origin, seq) in now.iter().filter(|(origin, seq)| then.get(*origin) != *seq) {
@@ -169,6 +194,7 @@ impl Meta {
             snapshot: self.snapshot.clone(),
             trim: self.trim,
             ahead: self.ahead.vector.clone(),
+            retired: self.retired.clone(),
             disk_bytes: 0,
         }
     }

@@ -17,6 +17,7 @@ pub mod names;
 mod passage;
 pub mod query;
 mod records;
+pub mod retired;
 pub mod rows;
 pub mod rules;
 pub mod snapshot;

@@ -60,8 +60,8 @@ impl Kind {
         match op {
             Op::Register { .. } => Self::Register,
             Op::Join { followee } | Op::Leave { followee } => Self::Edge { followee: *followee },
-            // What a trim takes is posts.
-            Op::Post { .. } | Op::Trim { .. } => Self::Post,
+            // What a trim takes is posts. An end of an origin is no element (see `snapshot`).
+            Op::Post { .. } | Op::Trim { .. } | Op::Retire { .. } => Self::Post,
         }
     }
 
@@ -192,7 +192,7 @@ pub(super) fn effect(op: &Op, born: Born) -> Option<Vec<u8>> {
         Op::Join { .. } => encode(&EdgeRow { born, turn: Turn::Join }),
         Op::Leave { .. } => encode(&EdgeRow { born, turn: Turn::Leave }),
         Op::Post { text } => encode(&PostRow { born, text: text.clone() }),
-        Op::Trim { .. } => return None,
+        Op::Trim { .. } | Op::Retire { .. } => return None,
     })
 }
 

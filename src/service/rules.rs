@@ -16,6 +16,7 @@ use crate::service::keys;
 use crate::service::meta::Meta;
 use crate::service::names;
 use crate::service::records::{self, Born, EdgeRow, Kind, Known, NameRow, RequestRow, Turn, UserRow};
+use crate::service::retired::Retirement;
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
 use crate::service::trim;
 use crate::time::Hlc;
@@ -25,17 +26,18 @@ pub fn apply(rows: &mut dyn RowsMut, entry: &Entry) {
     let before = Meta::load(rows);
     let mut digested = Digested::new(rows);
     let mut after = before.clone();
-    apply_entry(&mut digested, &mut after.trim, entry);
+    apply_entry(&mut digested, &mut after, entry);
     after.digest = digested.after(before.digest);
     after.save(&before, rows);
 }
 
-/// Applies an entry to rows that keep count of the digest, and are trimmed so far.
-pub(super) fn apply_entry(rows: &mut Digested<'_>, trim: &mut Hlc, entry: &Entry) {
+/// Applies an entry to rows that keep count of the digest, and to what is known of them.
+pub(super) fn apply_entry(rows: &mut Digested<'_>, meta: &mut Meta, entry: &Entry) {
     match entry.op {
-        Op::Trim { before } => trim::raise(rows, trim, before),
+        Op::Trim { before } => trim::raise(rows, &mut meta.trim, before),
+        Op::Retire { .. } => meta.retired.extend(Retirement::of(entry)),
         Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Post { .. } => {
-            merge(rows, *trim, entry.user, &entry.request, vec![Known::of(entry)], &entry.op);
+            merge(rows, meta.trim, entry.user, &entry.request, vec![Known::of(entry)], &entry.op);
         }
     }
 }

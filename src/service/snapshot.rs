@@ -9,13 +9,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{RequestId, Seq, UserId, Vector};
+use crate::id::{EntryId, RequestId, Seq, UserId, Vector};
 use crate::limits;
 use crate::service::digested::Digested;
 use crate::service::entry::{HLC_MAX, Op};
 use crate::service::keys;
 use crate::service::meta::Meta;
 use crate::service::records::{self, Known, RequestRow};
+use crate::service::retired::Retirement;
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
 use crate::service::{meta, rules, trim};
 use crate::time::Hlc;
@@ -83,6 +84,14 @@ impl Element {
     fn trim(before: Hlc) -> Self {
         Self { user: UserId::NOBODY, request: RequestId::of_trim(), entries: Vec::new(), op: Op::Trim { before } }
     }
+
+    /// Tells of the end of an origin, at the head of every chunk as well.
+    fn retirement(one: Retirement) -> Self {
+        let Retirement { hlc, by: EntryId { origin, seq }, .. } = one;
+        let op = Op::Retire { origin: one.origin, last: one.last };
+        let known = Known { hlc, origin, seq, content: records::content(&op) };
+        Self { user: UserId::NOBODY, request: RequestId::of_retirement(), entries: vec![known], op }
+    }
 }
 
 /// Reads the chunk that begins at `at` (empty: the first).
@@ -91,6 +100,9 @@ pub fn read_chunk(rows: &dyn Rows, at: &[u8], bytes_max: usize) -> Chunk {
     let held = meta::is_ahead(rows).then(|| meta::held(rows));
     let mut elements: Vec<Element> = Vec::new();
     elements.extend((trim > Hlc::ZERO).then(|| Element::trim(trim)));
+    let mut retired = meta::retired(rows);
+    held.iter().for_each(|held| retired.keep_held(held));
+    elements.extend(retired.iter().map(Element::retirement));
     let told = elements.len();
     let mut bytes = 0;
     let mut next = None;
@@ -126,22 +138,28 @@ pub fn merge_chunk(rows: &mut dyn RowsMut, bytes: &[u8]) -> Result<(), String> {
     let before = Meta::load(rows);
     let mut after = before.clone();
     let mut digested = Digested::new(rows);
-    after.hlc = after.hlc.max(merge_elements(&mut digested, &mut after.trim, bytes)?);
+    let highest = merge_elements(&mut digested, &mut after, bytes)?;
+    after.hlc = after.hlc.max(highest);
     after.digest = digested.after(before.digest);
     after.save(&before, rows);
     Ok(())
 }
 
 /// Merges a chunk into rows that keep count of the digest; the highest clock in it.
-pub(super) fn merge_elements(rows: &mut Digested<'_>, trim: &mut Hlc, bytes: &[u8]) -> Result<Hlc, String> {
+pub(super) fn merge_elements(rows: &mut Digested<'_>, meta: &mut Meta, bytes: &[u8]) -> Result<Hlc, String> {
     let mut highest = Hlc::ZERO;
     for element in decode_chunk(bytes)? {
         highest = element.entries.iter().map(|known| known.hlc).fold(highest, Hlc::max);
         if let Op::Trim { before } = element.op {
-            trim::raise(rows, trim, before);
+            trim::raise(rows, &mut meta.trim, before);
             highest = highest.max(before);
         }
-        rules::merge(rows, *trim, element.user, &element.request, element.entries, &element.op);
+        if let Op::Retire { origin, last } = element.op {
+            let said = |known: &Known| Retirement { hlc: known.hlc, by: known.id(), origin, last };
+            meta.retired.extend(element.entries.iter().map(said));
+            continue;
+        }
+        rules::merge(rows, meta.trim, element.user, &element.request, element.entries, &element.op);
     }
     Ok(highest)
 }
@@ -170,12 +188,16 @@ fn check(element: &Element) -> Result<(), &'static str> {
     if first.content != records::content(&element.op) {
         return Err("another operation than its first entry's");
     }
-    if let Op::Register { key, .. } = &element.op
-        && UserId::of(key) != element.user
-    {
-        return Err("a registration for somebody else's key");
+    match &element.op {
+        Op::Register { key, .. } if UserId::of(key) != element.user => Err("a registration for somebody else's key"),
+        Op::Retire { origin, last } => {
+            let said = element.user == UserId::NOBODY && element.request == RequestId::of_retirement();
+            let former = origin.host == first.origin.host && *origin != first.origin && *last > Seq::ZERO;
+            let one = element.entries.len() == 1;
+            if said && former && one { Ok(()) } else { Err("an end of an origin that is not its maker's former one") }
+        }
+        Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Post { .. } | Op::Trim { .. } => Ok(()),
     }
-    Ok(())
 }
 
 fn check_known(entries: &[Known]) -> Result<(), &'static str> {

@@ -15,10 +15,9 @@
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use crate::id::{EntryId, RequestId, UserId, Vector};
+use crate::id::{RequestId, UserId};
 use crate::limits;
 use crate::service::digested::Digested;
-use crate::service::entry::{Entry, Op};
 use crate::service::records::{self, Kind, RequestRow};
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
 use crate::service::{intake, keys, rules};
@@ -33,11 +32,6 @@ pub struct Keep {
     pub posts: Option<u64>,
     /// Nothing is done for fewer rows than this.
     pub rows_min: usize,
-}
-
-/// The entry that trims.
-pub(super) fn entry(id: EntryId, hlc: Hlc, after: Vector, before: Hlc) -> Entry {
-    Entry { id, hlc, user: UserId::NOBODY, request: RequestId::of_trim(), after, op: Op::Trim { before } }
 }
 
 /// Whether posts with this id count for nothing: it is older than ids are remembered, by a margin for clocks that differ.

@@ -18,11 +18,13 @@ mod golden;
 use serde::{Deserialize, Serialize};
 
 /// The wire version of this build.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The oldest wire version that this build understands.
 pub const VERSION_OLDEST: u16 = 1;
 /// Since this version hosts report on themselves ([`report`]) and compare digests of their logs.
 pub const REPORTS: u16 = 2;
+/// Since this version entries may say where an origin ends ([`crate::service::retired`]), and vectors name it no longer.
+pub const RETIREMENTS: u16 = 3;
 /// The ALPN of connections between processes.
 pub const ALPN_PEER: &[u8] = b"gaggle-peer/1";
 /// The ALPN of clients' connections.

@@ -72,6 +72,8 @@ pub(super) struct Call {
     deadline: Instant,
     route: Route,
     place: Place,
+    /// What was seen when it was asked last.
+    asked: Token,
     /// Of the attempts before the present one.
     outcome: Outcome,
     tries: u32,
@@ -126,6 +128,7 @@ impl Session {
             deadline,
             route,
             place: Place::Waiting,
+            asked: Token::default(),
             outcome: Outcome::NoEffect,
             tries: 0,
             refusal: None,
@@ -155,6 +158,7 @@ impl Session {
             Route::Server => self.seen.asking().clone(),
             Route::Here | Route::Any | Route::Process(_) => Token::default(),
         };
+        call.asked.clone_from(&token);
         self.send(at, id, Asked::Call(key), Ask { token, body }, out);
     }
 
@@ -184,7 +188,7 @@ impl Session {
         let Some(call) = self.calls.get(&key) else { return };
         // An answer from a server that was left is as good as any; its refusals are not.
         let asked_here = call.place == Place::Sent(id);
-        let route = call.route;
+        let (route, asked) = (call.route, if asked_here { call.asked.clone() } else { Token::default() });
         let Some((process, host)) = self.conns.get(&id).map(|conn| (conn.process, conn.host())) else { return };
         match result {
             Ok(Response::Missing { gaps }) => {
@@ -196,7 +200,7 @@ impl Session {
                 }
             }
             Ok(response) if is_answer(&call.body, &response) => {
-                self.seen.merge(&token);
+                self.seen.supersede(&asked, &token);
                 self.seen.on_satisfied();
                 self.trust_again(process);
                 self.finish(key, Ok(response), out);

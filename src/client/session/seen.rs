@@ -60,6 +60,15 @@ impl Seen {
         }
     }
 
+    /// Takes in the token of an answer to who asked with `asked`.
+    pub(super) fn supersede(&mut self, asked: &Token, answer: &Token) {
+        self.full.supersede(asked, answer);
+        if let Some(reduced) = &mut self.reduced {
+            reduced.supersede(asked, answer);
+        }
+        self.merge(answer);
+    }
+
     /// A host lacks something. Says whether it had not said so yet.
     pub(super) fn note_lacking(&mut self, host: HostId) -> bool {
         let is_news = !self.lacking.contains(&host);

@@ -52,7 +52,7 @@ fn who_knows_reports_is_told_and_who_does_not_is_not() {
 
 #[test]
 fn a_host_understands_what_all_its_processes_do() {
-    assert_eq!(served(Versions::OURS).own_wire(), 2);
+    assert_eq!(served(Versions::OURS).own_wire(), crate::wire::VERSION);
     let mut node = served(Versions::upto(1));
     assert_eq!(node.own_wire(), 1);
     let mut out = Outputs::new();
@@ -60,11 +60,11 @@ fn a_host_understands_what_all_its_processes_do() {
     node.handle_input(at(600), Input::PeerDown { peer: id("W2") }, &mut out);
     assert_eq!(node.own_wire(), 1);
     node.handle_input(at(610), Input::PeerUp { peer: id("W2"), hello: hello(Versions::OURS) }, &mut out);
-    assert_eq!(node.own_wire(), 2);
+    assert_eq!(node.own_wire(), crate::wire::VERSION);
     // One that does not run writes nothing and reads nothing.
     node.handle_input(at(620), Input::Sibling { process: id("W2"), life: Life::Dead, pid: 0 }, &mut out);
     node.handle_input(at(620), Input::PeerDown { peer: id("W2") }, &mut out);
-    assert_eq!(node.own_wire(), 2);
+    assert_eq!(node.own_wire(), crate::wire::VERSION);
 }
 
 #[test]

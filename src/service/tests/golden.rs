@@ -124,8 +124,7 @@ fn a_chunk_has_these_bytes() {
 
 #[test]
 fn a_trim_has_these_bytes() {
-    let id = EntryId { origin: origin("h1"), seq: Seq(5) };
-    let trim = crate::service::trim::entry(id, Hlc(0x5000), Vector::new(), Hlc(0x4001));
+    let trim = own_entry("h1", 5, 0x5000, Op::Trim { before: Hlc(0x4001) });
     let nobody = "00".repeat(16);
     assert_eq!(hex(&trim.encode()), format!("{H1} 05 80a001 {nobody} 047472696d 00 04 818001").replace(' ', ""));
     let mut rows = MemRows::default();
@@ -140,4 +139,21 @@ fn a_trim_has_these_bytes() {
     let post = format!("{ANN} 027234 01 808001 {H1} 04 c9ad83ea1bb91182 04 818001");
     let chunk = snapshot::read_chunk(&rows, &[], usize::MAX);
     assert_eq!(hex(&chunk.bytes), format!("02 {told} {post}").replace(' ', ""));
+}
+
+#[test]
+fn an_end_of_an_origin_has_these_bytes() {
+    let former = Origin { incarnation: 6, ..origin("h1") };
+    let end = own_entry("h1", 5, 0x5000, Op::Retire { origin: former, last: Seq(300) });
+    let nobody = "00".repeat(16);
+    let said = "05 02683106 ac02";
+    assert_eq!(hex(&end.encode()), format!("{H1} 05 80a001 {nobody} 06726574697265 00 {said}").replace(' ', ""));
+    let mut rows = MemRows::default();
+    rules::apply(&mut rows, &end);
+    // The letter, and the entry -> its clock, the origin, its last seq.
+    let meta: Vec<_> = rows.table(Table::Meta).into_iter().map(|(key, value)| (hex(&key), hex(&value))).collect();
+    assert_eq!(meta, [(format!("72{H1_KEY}0000000000000005"), "80a00102683106ac02".into())]);
+    // A chunk tells of it first, as of a request.
+    let told = format!("01 {nobody} 06726574697265 01 80a001 {H1} 05 cecdc96d6a0b0a49 {said}");
+    assert_eq!(hex(&snapshot::read_chunk(&rows, &[], 1).bytes), told.replace(' ', ""));
 }

@@ -44,8 +44,13 @@ pub(super) fn entries(recipes: &[Recipe]) -> Vec<Entry> {
             2 => Op::Leave { followee: user(*detail) },
             3 if *request > 5 => {
                 let before = Hlc((clock * STEP).saturating_sub(u64::from(*detail) * STEP) << 12);
-                let id = EntryId { origin: origin(["a", "b", "c"][host]), seq: Seq(seqs[host]) };
-                made.push(trim::entry(id, Hlc(hlc), Vector::new(), before));
+                made.push(own_entry(["a", "b", "c"][host], seqs[host], hlc, Op::Trim { before }));
+                continue;
+            }
+            3 if *request > 4 => {
+                let former = Origin { incarnation: 6, ..origin(["a", "b", "c"][host]) };
+                let op = Op::Retire { origin: former, last: Seq(u64::from(*detail) + 1) };
+                made.push(own_entry(["a", "b", "c"][host], seqs[host], hlc, op));
                 continue;
             }
             _ => Op::Post { text: format!("text {}", detail % 2).parse().unwrap() },
@@ -67,7 +72,7 @@ fn apply_all<'a>(rows: &mut MemRows, entries: impl IntoIterator<Item = &'a Entry
 fn reach(entries: &[Entry]) -> Hlc {
     let trims = entries.iter().map(|entry| match entry.op {
         Op::Trim { before } => before,
-        Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Post { .. } => Hlc::ZERO,
+        Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Post { .. } | Op::Retire { .. } => Hlc::ZERO,
     });
     trims.max().unwrap_or(Hlc::ZERO)
 }
@@ -139,6 +144,7 @@ proptest! {
         apply_all(&mut target, &shuffled[..part / 2]);
         prop_assert_eq!(all.merged(), target.merged());
         prop_assert_eq!(ledger::standing(&all).trim, ledger::standing(&target).trim);
+        prop_assert_eq!(ledger::standing(&all).retired, ledger::standing(&target).retired);
         prop_assert_eq!(ledger::standing(&target).digest, digest_of(&target));
     }
 

@@ -6,13 +6,14 @@ mod ledger;
 mod merge;
 mod people;
 mod reading;
+mod retired;
 mod sweep;
 mod trim;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::id::{EntryId, Epoch, Origin, ProcessId, PublicKey, Seq, UserId, Vector};
+use crate::id::{EntryId, Epoch, Origin, ProcessId, PublicKey, RequestId, Seq, UserId, Vector};
 use crate::service::entry::{Entry, Op};
 use crate::service::intake::{Accepted, IntakeResult, WriteOp, WriteRequest};
 use crate::service::ledger::{Committed, EntryRun, Standing, Write, WriteId, WriterMark, Wrote, commit, take_epoch};
@@ -87,6 +88,13 @@ pub(super) fn user(number: u8) -> UserId {
 pub(super) fn entry(host: &str, seq: u64, hlc: u64, who: u8, request: &str, op: Op) -> Entry {
     let id = EntryId { origin: origin(host), seq: Seq(seq) };
     Entry { id, hlc: Hlc(hlc), user: user(who), request: request.parse().unwrap(), after: Vector::new(), op }
+}
+
+/// An entry that a host makes for nobody.
+pub(super) fn own_entry(host: &str, seq: u64, hlc: u64, op: Op) -> Entry {
+    let request = if matches!(op, Op::Trim { .. }) { RequestId::of_trim() } else { RequestId::of_retirement() };
+    let id = EntryId { origin: origin(host), seq: Seq(seq) };
+    Entry { id, hlc: Hlc(hlc), user: UserId::NOBODY, request, after: Vector::new(), op }
 }
 
 /// One host: rows, its epoch, and a clock that rises by a microsecond at each commit.

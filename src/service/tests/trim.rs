@@ -274,8 +274,7 @@ fn other_operations_outlive_a_post_with_their_id() {
 
 #[test]
 fn trims_of_the_future_or_in_a_persons_name_are_refused() {
-    let id = EntryId { origin: origin("a"), seq: Seq(1) };
-    let good = crate::service::trim::entry(id, Hlc(50), Vector::new(), Hlc(50));
+    let good = own_entry("a", 1, 50, Op::Trim { before: Hlc(50) });
     assert_eq!(Entry::decode(&good.encode()), Ok(good.clone()));
     let future = Entry { hlc: Hlc(49), ..good.clone() };
     let named = Entry { user: user(1), ..good };

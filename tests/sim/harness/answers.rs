@@ -68,14 +68,14 @@ impl World {
             }
             Ok(Response::Written(written)) => {
                 self.counts.acknowledged += 1;
-                self.history.people[person].token.merge(token);
+                self.history.people[person].token.supersede(&call.asked.token, token);
                 let verdict = self.history.on_written(person, &call.asked, &written);
                 self.judge(verdict);
                 self.call_done(person);
             }
             Ok(Response::Answer(answer)) => {
                 self.counts.answers += 1;
-                self.history.people[person].token.merge(token);
+                self.history.people[person].token.supersede(&call.asked.token, token);
                 let verdict = self.history.on_answer(person, &call.asked, &answer);
                 self.judge(verdict);
                 self.maybe_begin_feed(person, &answer);

@@ -1,9 +1,10 @@
 //! The end of a simulation: what the world looks like then, for the judge ([`super::history::end`]).
 
 use gaggle::core::node::Node;
-use gaggle::id::{EntryId, HostId, ProcessId, Seq, UserId};
+use gaggle::id::{EntryId, HostId, Origin, ProcessId, Seq, UserId};
 use gaggle::service::blocks;
 use gaggle::service::query::{self, Answer, Query};
+use gaggle::wire::RETIREMENTS;
 use gaggle::wire::heartbeat::Duty;
 
 use super::Mutant;
@@ -28,7 +29,24 @@ impl World {
                 })
                 .collect(),
             held: held.collect(),
+            unended: self.unended(),
         }
+    }
+
+    /// Origins that are no host's present one, and of which a host does not know that they have ended.
+    fn unended(&self) -> Vec<(usize, Origin)> {
+        if self.procs.iter().any(|proc| !proc.versions.knows(RETIREMENTS)) {
+            return Vec::new();
+        }
+        let standings = self.disks.iter().map(|disk| disk.standing.as_ref()).enumerate();
+        let standings: Vec<_> = standings.filter_map(|(host, standing)| Some((host, standing?))).collect();
+        let present = |origin| standings.iter().any(|(_, standing)| standing.origin == Some(origin));
+        let unended = standings.iter().flat_map(|(host, standing)| {
+            let former = standing.vector.iter().filter(|(origin, _)| !present(*origin));
+            let unsaid = former.filter(|(origin, last)| !standing.retired.ends(*origin, *last));
+            unsaid.map(|(origin, _)| (*host, origin))
+        });
+        unended.collect()
     }
 
     /// Each host serves and relays; one master directs, or in a cluster without masters one process of each host.

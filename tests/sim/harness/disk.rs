@@ -245,7 +245,13 @@ impl World {
         let mut rows = writes.iter().filter_map(|(_, write)| match write {
             Write::Rows(part) if part.next.is_some() => Some(SnapshotRows::Some),
             Write::Rows(_) => Some(SnapshotRows::Last),
-            Write::Request(_) | Write::Run(_) | Write::Begin(_) | Write::Cut(_) | Write::Trim(_) | Write::Sweep => None,
+            Write::Request(_)
+            | Write::Run(_)
+            | Write::Begin(_)
+            | Write::Cut(_)
+            | Write::Trim(_)
+            | Write::Retire { .. }
+            | Write::Sweep => None,
         });
         let rows = rows.next_back()?;
         self.note(|| format!("host {host} takes a snapshot: {rows:?}"));

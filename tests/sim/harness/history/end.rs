@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gaggle::error::Refusal;
-use gaggle::id::{Digest, EntryId, PostText, ProcessId, RequestId, UserId, Vector};
+use gaggle::id::{Digest, EntryId, Origin, PostText, ProcessId, RequestId, UserId, Vector};
 use gaggle::service::entry::{Entry, Op, Stamp};
 use gaggle::time::Hlc;
 use gaggle::wire::heartbeat::Duty;
@@ -46,6 +46,7 @@ impl Model {
                 Op::Join { followee } => edge(*followee, true),
                 Op::Leave { followee } => edge(*followee, false),
                 Op::Trim { before } => trim = trim.max(*before),
+                Op::Retire { .. } => {}
                 Op::Register { name, .. } => {
                     let first = registered.entry(user).or_insert((stamp, name.folded()));
                     if stamp < first.0 {
@@ -92,6 +93,8 @@ pub(crate) struct Moment {
     pub(crate) waiting: Vec<(usize, RequestId, String)>,
     /// What each host holds; none before its first commit.
     pub(crate) held: Vec<Option<(Vector, Digest)>>,
+    /// Origins of former incarnations of which some host does not know that they have ended, though all could be told.
+    pub(crate) unended: Vec<(usize, Origin)>,
 }
 
 /// What may be expected of a later moment, though people go on calling.
@@ -166,6 +169,7 @@ impl History {
         })?;
         let same = moment.held.windows(2).all(|pair| pair[0] == pair[1]) && held.len() == moment.held.len();
         never(!same, Promise::P7, || format!("hosts differ: {:#?}", moment.held))?;
+        never(!moment.unended.is_empty(), Promise::P7, || format!("origins stay in tokens: {:?}", moment.unended))?;
         self.check_feeds()
     }
 

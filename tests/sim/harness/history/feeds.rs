@@ -50,8 +50,8 @@ impl History {
             self.remember(person, seen.into_iter());
         }
         let Some(state) = self.people[person].feed.as_mut() else { return Ok(()) };
-        let falls = !cursor.covers(&state.cursor);
         let before = std::mem::replace(&mut state.cursor, cursor.clone());
+        let falls = !self.whole(cursor).covers(&self.whole(&before));
         never(falls, Promise::P8, || format!("the cursor of person{person}'s feed falls back from {before:?}"))?;
         match posts.iter().find(|post| !self.token_knows(person, post)) {
             Some(post) => never(true, Promise::P3(Session::MonotonicReads), || {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gaggle::id::{Digest, EntryId, Epoch, Origin, RequestId, Seq, Vector};
 use gaggle::service::entry::{Entry, Op};
 use gaggle::service::ledger::Standing;
+use gaggle::service::retired::Retirement;
 use gaggle::wire::client::{Response, ServerFrame};
 
 use super::{History, Promise, Session, Verdict, never};
@@ -140,6 +141,7 @@ impl History {
             if let Op::Trim { before } = entry.op {
                 self.trim = self.trim.max(before);
             }
+            self.retired.extend(Retirement::of(entry));
             if !matches!(entry.op, Op::Post { .. }) {
                 continue;
             }
@@ -203,7 +205,7 @@ impl History {
         // A write of which fewer copies could be had is answered after this, shown, and lost if it must be.
         let wait = u64::try_from(gaggle::limits::COPIES_WAIT.as_micros()).unwrap_or(u64::MAX);
         let waited = self.losses.made_at.get(&entry).is_none_or(|at| clock - at >= wait);
-        let seen = self.people.iter().position(|person| person.token.vector.holds(entry));
+        let seen = self.people.iter().position(|person| self.names(&person.token.vector, entry));
         self.losses.gone.insert(entry);
         let blamed = seen.filter(|_| !waited && !self.losses.thin.contains(&entry.origin));
         never(blamed.is_some(), Promise::P3(Session::MonotonicReads), || {

@@ -17,6 +17,7 @@ use std::fmt;
 use gaggle::id::{EntryId, PublicKey, RequestId, Token, Vector};
 use gaggle::service::entry::{Entry, Stamp};
 use gaggle::service::query::ShownPost;
+use gaggle::service::retired::Retired;
 use gaggle::time::Hlc;
 
 pub(crate) use hosts::{Facts, Losses, SnapshotRows};
@@ -189,9 +190,23 @@ pub(crate) struct History {
     pub(crate) losses: Losses,
     /// The largest trim that was ever committed: posts of an earlier time may be missing anywhere.
     pub(crate) trim: Hlc,
+    /// Where origins end, by every entry that ever said so.
+    pub(crate) retired: Retired,
 }
 
 impl History {
+    /// A token or cursor with all that it implies.
+    pub(super) fn whole(&self, vector: &Vector) -> Vector {
+        let mut whole = vector.clone();
+        self.retired.complete(&mut whole);
+        whole
+    }
+
+    /// Whether a token or cursor names an entry, in whichever way.
+    pub(super) fn names(&self, vector: &Vector, entry: EntryId) -> bool {
+        vector.holds(entry) || (!self.retired.is_empty() && self.whole(vector).holds(entry))
+    }
+
     /// A person begins a call.
     pub(crate) fn on_call(&mut self, person: usize, id: RequestId, want: Want) -> Asked {
         let me = &self.people[person];
@@ -251,7 +266,7 @@ impl History {
     fn token_knows(&self, person: usize, post: &ShownPost) -> bool {
         let vector = &self.people[person].token.vector;
         let facts = self.posts.get(&post.id);
-        facts.is_some_and(|facts| facts.entries.keys().any(|entry| vector.holds(*entry)))
+        facts.is_some_and(|facts| facts.entries.keys().any(|entry| self.names(vector, *entry)))
     }
 
     /// What holds for posts wherever they are shown.

@@ -193,7 +193,7 @@ impl History {
         let lost = me.seen.iter().find(|(id, (author, entry))| {
             let certain = me.edges_certain || *author == person;
             let excused = || self.trimmed(id) || self.precedes_join(person, *author, id);
-            certain && asked.token.vector.holds(*entry) && !ids.contains(id) && !excused()
+            certain && self.names(&asked.token.vector, *entry) && !ids.contains(id) && !excused()
         });
         let Some((id, (author, entry))) = lost else { return Ok(()) };
         let (promise, what) =

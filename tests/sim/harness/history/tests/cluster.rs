@@ -148,7 +148,7 @@ fn p6_no_epoch_is_taken_twice() {
 fn well() -> Moment {
     let held = vec![Some((vector(2), Digest(2))); 2];
     let duties = vec![("host 0".to_owned(), Duty::Serve, vec!["W1".parse().unwrap()])];
-    Moment { down: Vec::new(), duties, waiting: Vec::new(), held }
+    Moment { down: Vec::new(), duties, waiting: Vec::new(), held, unended: Vec::new() }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use gaggle::service::entry::{Entry, Op, Stamp};
 use gaggle::service::intake::Accepted;
 use gaggle::service::ledger::Standing;
 use gaggle::service::query::{Answer, ShownPost};
+use gaggle::service::retired::Retired;
 use gaggle::time::Hlc;
 use gaggle::topology::AckLevel;
 use gaggle::wire::client::Written;
@@ -153,6 +154,7 @@ fn standing(seq: u64, digest: u128) -> Standing {
         snapshot: None,
         trim: Hlc::ZERO,
         ahead: Vector::new(),
+        retired: Retired::default(),
         disk_bytes: 0,
     }
 }

@@ -1,0 +1,163 @@
+//! Sealed origins that vectors need not name any more.
+//!
+//! A host that begins a new incarnation leaves an origin behind, and every vector would name it for ever. Once every
+//! host holds all of it, the host says so in an entry of its new origin, [`Op::Retire`]: whoever holds that entry holds
+//! the old origin up to its end (P4), so a vector that names the entry need not name the origin. Tokens and cursors are
+//! *shortened* in this way when they go to a client, and made *whole* again where somebody counts by them. Hosts keep
+//! whole vectors among themselves, and replication knows nothing of this. (It is the pruning of retired replicas from
+//! version vectors, after D. Ratner, P. Reiher and G. Popek, "Dynamic version vector maintenance", UCLA 1997.)
+//!
+//! The end that an entry names is exact. If a restored backup brings more of the origin than its host knew of, vectors
+//! that hold more name it again, until the host says anew where it ends.
+//!
+//! [`Op::Retire`]: crate::service::entry::Op::Retire
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EntryId, Origin, Seq, Vector};
+use crate::service::entry::{Entry, Op};
+use crate::time::Hlc;
+
+/// What one entry says of an origin that has come to its end. The clock comes first: an entry that implies another one,
+/// whose origin is at its end as well, comes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Retirement {
+    /// The clock of the entry.
+    pub hlc: Hlc,
+    /// The entry: whoever holds it holds all of the origin.
+    pub by: EntryId,
+    /// The origin.
+    pub origin: Origin,
+    /// Its last entry.
+    pub last: Seq,
+}
+
+impl Retirement {
+    /// What an entry says, if it is of that kind.
+    pub fn of(entry: &Entry) -> Option<Self> {
+        match entry.op {
+            Op::Retire { origin, last } => Some(Self { hlc: entry.hlc, by: entry.id, origin, last }),
+            Op::Register { .. } | Op::Join { .. } | Op::Leave { .. } | Op::Post { .. } | Op::Trim { .. } => None,
+        }
+    }
+}
+
+/// All origins that have come to their end: a union, so that merging commutes, associates and absorbs repeats (P5).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Retired(BTreeSet<Retirement>);
+
+impl Retired {
+    /// Takes in what entries say.
+    pub fn extend(&mut self, news: impl IntoIterator<Item = Retirement>) {
+        self.0.extend(news);
+    }
+
+    /// Whether this is known.
+    pub fn contains(&self, one: &Retirement) -> bool {
+        self.0.contains(one)
+    }
+
+    /// Forgets what no entry says that is held.
+    pub fn keep_held(&mut self, held: &Vector) {
+        self.0.retain(|one| held.holds(one.by));
+    }
+
+    /// What entries have said, each after what it may imply.
+    pub fn iter(&self) -> impl Iterator<Item = Retirement> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an origin is known to end here.
+    pub fn ends(&self, origin: Origin, last: Seq) -> bool {
+        self.0.iter().any(|one| one.origin == origin && one.last == last)
+    }
+
+    /// Leaves origins out that other parts of the vector imply, by entries of which this holds.
+    pub fn shorten(&self, vector: &mut Vector, may: impl Fn(EntryId) -> bool) {
+        let implied = |one: &&Retirement| vector.holds(one.by) && vector.get(one.origin) == one.last && may(one.by);
+        let gone: Vec<Origin> = self.0.iter().filter(implied).map(|one| one.origin).collect();
+        for origin in gone {
+            vector.set(origin, Seq::ZERO);
+        }
+    }
+
+    /// Names again what the vector implies.
+    pub fn complete(&self, vector: &mut Vector) {
+        // From the last: an origin that is implied may hold the entry that implies another one.
+        for one in self.0.iter().rev() {
+            if vector.holds(one.by) {
+                vector.raise(one.origin, one.last);
+            }
+        }
+    }
+}
+
+impl FromIterator<Retirement> for Retired {
+    fn from_iter<I: IntoIterator<Item = Retirement>>(items: I) -> Self {
+        Self(items.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(incarnation: u32) -> Origin {
+        Origin { host: "h".parse().unwrap(), incarnation }
+    }
+
+    fn vector(held: &[(u32, u64)]) -> Vector {
+        held.iter().map(|(incarnation, seq)| (origin(*incarnation), Seq(*seq))).collect()
+    }
+
+    /// The third incarnation ends the second, which had ended the first. Random numbers need not rise.
+    fn three() -> Retired {
+        let ends = |hlc, (by, seq), (of, last)| Retirement {
+            hlc: Hlc(hlc),
+            by: EntryId { origin: origin(by), seq: Seq(seq) },
+            origin: origin(of),
+            last: Seq(last),
+        };
+        [ends(30, (1, 2), (7, 6)), ends(20, (7, 4), (3, 9))].into_iter().collect()
+    }
+
+    fn shortened(of: &[(u32, u64)]) -> Vector {
+        let mut short = vector(of);
+        three().shorten(&mut short, |_| true);
+        short
+    }
+
+    fn whole(mut of: Vector) -> Vector {
+        three().complete(&mut of);
+        of
+    }
+
+    #[test]
+    fn what_is_left_out_comes_back_over_any_number_of_ends() {
+        let full = [(3, 9), (7, 6), (1, 2)];
+        assert_eq!(shortened(&full), vector(&[(1, 2)]));
+        assert_eq!(whole(shortened(&full)), vector(&full));
+    }
+
+    #[test]
+    fn nothing_is_left_out_that_is_not_implied() {
+        assert_eq!(shortened(&[(3, 9), (7, 3)]), vector(&[(3, 9), (7, 3)]), "before the entry that says so");
+        assert_eq!(shortened(&[(3, 9), (7, 5)]), vector(&[(7, 5)]));
+        assert_eq!(shortened(&[(3, 11), (7, 6), (1, 2)]), vector(&[(3, 11), (1, 2)]), "a backup brought more");
+        assert_eq!(whole(vector(&[(3, 11), (1, 2)])), vector(&[(3, 11), (7, 6), (1, 2)]));
+    }
+
+    #[test]
+    fn only_by_entries_that_may_imply() {
+        let mut some = vector(&[(3, 9), (7, 6), (1, 2)]);
+        three().shorten(&mut some, |by| by.origin == origin(7));
+        assert_eq!(some, vector(&[(7, 6), (1, 2)]));
+    }
+}

@@ -1,0 +1,98 @@
+//! Origins that come to their end, at a host's store.
+
+use super::*;
+use crate::id::RequestId;
+use crate::service::retired::Retirement;
+
+/// The next incarnation of a host.
+fn begin_anew(host: &mut Host) -> Origin {
+    let former = host.origin;
+    host.origin = Origin { incarnation: former.incarnation + 1, ..former };
+    assert_eq!(host.write(Write::Begin(host.origin)), Wrote::Done);
+    former
+}
+
+fn last(host: &Host, origin: Origin) -> Seq {
+    host.standing().vector.get(origin)
+}
+
+#[test]
+fn a_host_says_once_where_its_former_origin_ends() {
+    let (mut a, mut b) = (Host::new("a", 1_000), Host::new("b", 1_000));
+    a.register(1, "ann");
+    a.post(1, "before");
+    let former = begin_anew(&mut a);
+    let end = Write::Retire { origin: former, last: Seq(2) };
+    for not_so in [
+        Write::Retire { origin: former, last: Seq(1) },
+        Write::Retire { origin: a.origin, last: Seq(1) },
+        Write::Retire { origin: origin("b"), last: Seq(1) },
+    ] {
+        assert_eq!(a.write(not_so), Wrote::Done);
+    }
+    assert_eq!(last(&a, a.origin), Seq::ZERO);
+    a.commit(vec![end.clone(), end.clone()]);
+    assert_eq!(a.write(end), Wrote::Done);
+    assert_eq!(last(&a, a.origin), Seq(1));
+    let known: Vec<Retirement> = a.standing().retired.iter().collect();
+    let by = EntryId { origin: a.origin, seq: Seq(1) };
+    assert!(matches!(known[..], [one] if (one.by, one.origin, one.last) == (by, former, Seq(2))), "{known:?}");
+    b.pull(&a);
+    assert_eq!(b.standing().retired, a.standing().retired);
+    assert!(b.standing().hlc > known[0].hlc || b.standing().hlc == known[0].hlc);
+}
+
+#[test]
+fn the_first_entry_of_an_incarnation_names_no_origin_that_its_host_has_ended() {
+    let mut a = Host::new("a", 1_000);
+    a.register(1, "ann");
+    let first = begin_anew(&mut a);
+    a.write(Write::Retire { origin: first, last: Seq(1) });
+    let second = begin_anew(&mut a);
+    a.post(1, "after");
+    let bytes = a.rows.get(Table::Log, &crate::service::keys::log(EntryId { origin: a.origin, seq: Seq(1) }));
+    let entry = Entry::decode(&bytes.unwrap()).unwrap();
+    assert_eq!(entry.after, [(second, Seq(1))].into_iter().collect());
+}
+
+#[test]
+fn what_a_lost_snapshot_told_of_an_end_is_taken_out() {
+    let (mut a, mut b) = (Host::new("a", 1_000), Host::new("b", 1_000));
+    a.register(1, "ann");
+    let former = begin_anew(&mut a);
+    b.pull(&a);
+    a.write(Write::Retire { origin: former, last: Seq(1) });
+    a.register(2, "bob");
+    let chunk = crate::service::snapshot::read_chunk(&a.rows, &[], 1);
+    assert!(chunk.next.is_some());
+    let vector = a.standing().vector;
+    let part = crate::service::snapshot::Part { at: Vec::new(), bytes: chunk.bytes, next: chunk.next, vector };
+    assert_eq!(b.write(Write::Rows(part)), Wrote::Done);
+    assert!(!b.standing().retired.is_empty());
+    assert!(crate::service::snapshot::read_chunk(&b.rows, &[], usize::MAX).rows == 1, "b tells only of what it holds");
+    while !b.standing().ahead.is_empty() {
+        assert_eq!(b.write(Write::Sweep), Wrote::Done);
+    }
+    assert!(b.standing().retired.is_empty());
+}
+
+#[test]
+fn ends_that_no_host_can_have_made_are_refused() {
+    let former = Origin { incarnation: 6, ..origin("a") };
+    let good = own_entry("a", 1, 50, Op::Retire { origin: former, last: Seq(1) });
+    assert_eq!(Entry::decode(&good.encode()), Ok(good.clone()));
+    let of = |origin, last| Entry { op: Op::Retire { origin, last }, ..good.clone() };
+    let ends = [of(origin("a"), Seq(1)), of(origin("b"), Seq(1)), of(former, Seq::ZERO)];
+    let named = Entry { user: user(1), request: RequestId::of_retirement(), ..good.clone() };
+    for bad in ends.into_iter().chain([named]) {
+        assert!(Entry::decode(&bad.encode()).is_err(), "{bad:?}");
+        let mut rows = MemRows::default();
+        crate::service::rules::apply(&mut rows, &bad);
+        let chunk = crate::service::snapshot::read_chunk(&rows, &[], usize::MAX);
+        if !matches!(bad.op, Op::Retire { .. }) || bad.user == UserId::NOBODY {
+            let mut target = MemRows::default();
+            assert!(crate::service::snapshot::merge_chunk(&mut target, &chunk.bytes).is_err(), "{bad:?}");
+            assert_eq!(target, MemRows::default());
+        }
+    }
+}
