@@ -5,9 +5,11 @@
 
 use std::borrow::Cow;
 
+use gaggle::core::io::Output;
 use gaggle::id::{HostId, Seq, Vector};
 use gaggle::service::entry::Entry;
 use gaggle::service::rows::{Rows, RowsMut, Table, Walk};
+use gaggle::wire::RETIREMENTS;
 use gaggle::wire::heartbeat::Duty;
 use gaggle::wire::peer::PeerMessage;
 
@@ -53,10 +55,14 @@ pub(crate) enum Mutant {
     /// Other hosts are sent one host's entries with other bytes, which change nothing else: only digests of the log tell
     /// (P5).
     OtherBytes,
+    /// No host learns that all understand the entry which says where an origin ends: tokens grow for ever (P7).
+    NeverEnds,
+    /// A feed goes on from a cursor as the client gave it, without the origins that it only implies (P8).
+    ForgetsTheImplied,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::NoFence,
         Self::FenceOutside,
         Self::LocalRequestIds,
@@ -73,6 +79,8 @@ impl Mutant {
         Self::LateRunFirst,
         Self::ForgetsTheTrim,
         Self::OtherBytes,
+        Self::NeverEnds,
+        Self::ForgetsTheImplied,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -93,6 +101,8 @@ impl Mutant {
             Self::LateRunFirst => "late-run-first",
             Self::ForgetsTheTrim => "forgets-the-trim",
             Self::OtherBytes => "other-bytes",
+            Self::NeverEnds => "never-ends",
+            Self::ForgetsTheImplied => "forgets-the-implied",
         }
     }
 }
@@ -111,6 +121,8 @@ impl Mutant {
             }
             Self::LocalRequestIds | Self::LastClaimWins | Self::ForgetsTheTrim => &[Kind::Cut],
             Self::NoCausalGate => &[Kind::CutOneWay, Kind::Stop],
+            Self::NeverEnds => &[Kind::Restore],
+            Self::ForgetsTheImplied => &[Kind::Restore, Kind::KillHost, Kind::LoseDisk],
             Self::LateRunFirst => &[Kind::Weather, Kind::SlowDisk, Kind::CutOneWay],
             Self::NoFence
             | Self::FenceOutside
@@ -173,6 +185,11 @@ impl World {
                 }
             }
         }
+        if self.is(Mutant::NeverEnds)
+            && let PeerMessage::Report(report) = &mut message
+        {
+            report.wire = RETIREMENTS - 1;
+        }
         if self.is(Mutant::OldIncarnation)
             && let PeerMessage::Recalled { vector } = &mut message
         {
@@ -204,6 +221,16 @@ impl World {
             run.from = Seq(run.from.0 + 1);
         }
         message
+    }
+
+    /// What a mutant's process reads instead.
+    pub(crate) fn changed_before_read(&self, mut read: Output) -> Output {
+        if self.is(Mutant::ForgetsTheImplied)
+            && let Output::ReadFeeds { from, .. } = &mut read
+        {
+            self.history.retired.shorten(from, |_| true);
+        }
+        read
     }
 
     /// Who seems to have sent a datagram.

@@ -502,7 +502,8 @@ impl World {
                 let slow = self.disks[self.procs[proc].host].read_slowness.max(1);
                 let after = self.dice.between(30, 300) * slow;
                 let life = self.procs[proc].life;
-                self.after(after, Event::Read { proc, life, read: Box::new(output) });
+                let read = Box::new(self.changed_before_read(output));
+                self.after(after, Event::Read { proc, life, read });
             }
             Output::Restart { process, after } => self.restart(process, after),
             Output::Kill { process } => match self.index_of(process) {
