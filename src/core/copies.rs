@@ -200,6 +200,7 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::retired::Retirement;
 
     fn host(name: &str) -> HostId {
         name.parse().unwrap()
@@ -340,5 +341,62 @@ mod tests {
         assert!(copies.settles(entry("a", 2), AckLevel::All));
         copies.on_held(host("c"), &vector(&[entry("a", 1)]));
         assert!(!copies.settles(entry("a", 2), AckLevel::All), "c is back");
+    }
+
+    fn renewed(incarnation: u32, seq: u64) -> EntryId {
+        EntryId { origin: Origin { host: host("a"), incarnation }, seq: Seq(seq) }
+    }
+
+    #[test]
+    fn an_origin_has_ended_when_every_host_holds_as_much_of_it() {
+        let (old, new) = (renewed(1, 5), renewed(2, 1));
+        let mut copies = three();
+        copies.on_committed(&vector(&[old, new, entry("b", 3)]));
+        let ended = |copies: &Copies| copies.ended(new.origin);
+        assert_eq!(ended(&copies), None, "the others have not told what they hold");
+        copies.on_held(host("b"), &vector(&[old, entry("b", 3)]));
+        copies.on_held(host("c"), &vector(&[renewed(1, 4)]));
+        assert_eq!(ended(&copies), None);
+        copies.on_held(host("c"), &vector(&[renewed(1, 6)]));
+        assert_eq!(ended(&copies), None, "there is more of it");
+        copies.on_held(host("c"), &vector(&[old]));
+        assert_eq!(ended(&copies), Some((old.origin, old.seq)));
+        assert_eq!(copies.ended(old.origin), None, "the present one does not end");
+        let said = Retirement { hlc: crate::time::Hlc(1), by: new, origin: old.origin, last: old.seq };
+        copies.on_retired(&[said].into_iter().collect());
+        assert_eq!(ended(&copies), None);
+    }
+
+    #[test]
+    fn what_one_disk_could_lose_implies_nothing() {
+        let (old, end) = (renewed(1, 5), renewed(2, 1));
+        let mut copies = three();
+        let said = Retirement { hlc: crate::time::Hlc(1), by: end, origin: old.origin, last: old.seq };
+        copies.on_retired(&[said].into_iter().collect());
+        let all = vector(&[old, end]);
+        copies.on_committed(&all);
+        let told = |copies: &Copies| {
+            let mut told = all.clone();
+            copies.shorten(&mut told);
+            told
+        };
+        copies.on_held(host("b"), &all);
+        assert_eq!(told(&copies), all);
+        copies.on_held(host("c"), &all);
+        assert_eq!(told(&copies), vector(&[end]));
+        copies.on_held(host("c"), &vector(&[old]));
+        assert_eq!(told(&copies), all, "its disk was lost");
+    }
+
+    #[test]
+    fn an_entry_that_only_names_the_end_of_an_origin_proves_all_of_it() {
+        let (old, end, answer) = (renewed(1, 5), renewed(2, 1), entry("b", 1));
+        let mut copies = three();
+        let said = Retirement { hlc: crate::time::Hlc(1), by: end, origin: old.origin, last: old.seq };
+        copies.on_retired(&[said].into_iter().collect());
+        copies.on_committed(&vector(&[old, end]));
+        copies.on_proved(&[(answer.origin, vector(&[end, answer]))].into_iter().collect());
+        copies.on_committed(&vector(&[old, end, answer]));
+        assert_eq!(copies.shown(), &vector(&[old, end, answer]));
     }
 }

@@ -12,15 +12,12 @@ impl Node {
     /// The whole cluster as this process knows it.
     pub(crate) fn cluster_status(&mut self, now: Now) -> ClusterStatus {
         let views = self.host_views(now);
-        let mut everything = Vector::new();
-        for view in &views {
-            everything.merge(&view.record.vector);
-        }
+        let everything = all_entries(views.iter().map(|view| &view.record));
         let mut hosts = Vec::new();
         let mut alarms = Vec::new();
         for spec in self.config.topology.hosts.clone() {
             let known = views.iter().find(|view| view.record.host == spec.id);
-            let status = self.host_status(spec.id, known, &everything);
+            let status = self.host_status(spec.id, known, everything);
             self.host_alarms(&status, known.map(|view| &view.record), &mut alarms);
             hosts.push(status);
         }
@@ -50,7 +47,7 @@ impl Node {
         ClusterReport { status, hosts: self.reports.last(now.mono).collect() }
     }
 
-    fn host_status(&self, name: HostId, known: Option<&HostView>, everything: &Vector) -> HostStatus {
+    fn host_status(&self, name: HostId, known: Option<&HostView>, everything: u64) -> HostStatus {
         let spec = self.config.topology.host(name).map(|spec| spec.processes.clone()).unwrap_or_default();
         let up = known.is_some_and(|view| view.up);
         let record = known.map(|view| &view.record);
@@ -83,7 +80,7 @@ impl Node {
             directing: live.and_then(|r| r.directing),
             epoch: record.map(|r| r.epoch).unwrap_or_default(),
             sessions: live.map_or(0, |r| r.sessions),
-            lag: everything.ahead_of(&vector),
+            lag: everything.saturating_sub(record.map_or(0, |r| r.entries)),
             vector,
             digest: record.map(|r| r.digest).unwrap_or_default(),
             entries: record.map_or(0, |r| r.entries),
@@ -128,6 +125,15 @@ impl Node {
     }
 }
 
+/// How many entries there are, as far as is known: those that vectors name, and those that all of them imply.
+fn all_entries<'a>(records: impl Iterator<Item = &'a HostRecord> + Clone) -> u64 {
+    let named = |vector: &Vector| vector.iter().fold(0, |sum: u64, (_, seq)| sum.saturating_add(seq.0));
+    let mut everything = Vector::new();
+    records.clone().for_each(|record| everything.merge(&record.vector));
+    let implied = records.map(|record| record.entries.saturating_sub(named(&record.vector))).min();
+    named(&everything).saturating_add(implied.unwrap_or(0))
+}
+
 /// Hosts that hold the same entries must hold the same state.
 fn digest_alarms(views: &[HostView], alarms: &mut Vec<String>) {
     for (index, HostView { record: one, .. }) in views.iter().enumerate() {
@@ -136,5 +142,28 @@ fn digest_alarms(views: &[HostView], alarms: &mut Vec<String>) {
                 alarms.push(format!("{} and {} hold the same entries and different state", one.host, other.host));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::testing::{at, first};
+    use crate::id::{Origin, Seq};
+
+    #[test]
+    fn entries_that_a_vector_only_implies_are_not_lacked() {
+        let record = |named: &[(u32, u64)], entries| {
+            let origin = |incarnation| Origin { host: "a".parse().unwrap(), incarnation };
+            let vector = named.iter().map(|(incarnation, seq)| (origin(*incarnation), Seq(*seq))).collect();
+            HostRecord { vector, entries, ..first().own_record(at(1)) }
+        };
+        let all = |records: &[HostRecord]| all_entries(records.iter());
+        let (whole, short, empty) = (record(&[(1, 9), (2, 3)], 12), record(&[(2, 3)], 12), record(&[], 0));
+        assert_eq!(all(&[whole.clone(), whole.clone()]), 12);
+        assert_eq!(all(&[short.clone(), short.clone()]), 12);
+        assert_eq!(all(&[whole.clone(), short]), 12, "who does not know yet that it may be left out");
+        assert_eq!(all(&[whole, empty]), 12, "and who has lost its disk");
+        assert_eq!(all(&[]), 0);
     }
 }

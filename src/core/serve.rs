@@ -329,11 +329,13 @@ impl Node {
     pub(crate) fn primary_status_at(&self, now: Now) -> Option<PrimaryStatus> {
         let term = self.serving.term()?;
         let standing = term.primary.standing();
+        let mut vector = standing.vector.clone();
+        term.primary.copies.shorten(&mut vector);
         Some(PrimaryStatus {
             epoch: term.primary.epoch(),
             fitness: term.fitness(now),
             sessions: self.people.sessions(),
-            vector: standing.vector.clone(),
+            vector,
             digest: standing.digest,
             entries: standing.entries,
             disk_bytes: standing.disk_bytes,

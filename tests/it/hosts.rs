@@ -1,9 +1,12 @@
 //! Whole hosts that are lost, and come back, with or without their data; and everything at once.
 
+use gaggle::client::ShownPost;
+use gaggle::id::{Origin, Vector};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
 use crate::harness::cluster::signal;
+use crate::harness::status::Host;
 use crate::harness::{Cluster, Load, Person, Ups};
 
 const PEOPLE: usize = 16;
@@ -101,4 +104,54 @@ async fn everything_is_killed_while_people_post_and_nothing_acknowledged_is_lost
     load.wait_for_posts(10 * PEOPLE).await;
     let (history, _people) = load.finish(&cluster).await;
     println!("all killed: longest pause {:.1?}", history.longest_pause(killed, back));
+}
+
+/// The origins of a host that a vector names.
+fn origins(vector: &Vector, host: &str) -> Vec<Origin> {
+    vector.iter().map(|(origin, _)| origin).filter(|origin| origin.host.to_string() == host).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_origin_of_a_lost_disk_leaves_tokens_and_cursors_and_nothing_is_told_twice() {
+    let mut cluster = Cluster::start(Ups::ForEachHost).await;
+    let ann = Person::login_at(&cluster, "ann", "lenss3").await;
+    let bob = Person::login_at(&cluster, "bob", "lenss4").await;
+    bob.join("ann").await;
+    let mut told = Vec::new();
+    for text in ["one", "two"] {
+        told.push(ann.post(gaggle::client::new_request_id(), text).await.unwrap().accepted.entry);
+    }
+    let former = told[0].origin;
+    let texts = |posts: Vec<ShownPost>| posts.into_iter().map(|post| post.text).collect::<Vec<_>>();
+    let first = bob.timeline().await.remove(0).cursor;
+    assert_eq!(origins(&first, "lenss3"), [former]);
+
+    cluster.kill_host("lenss3").await;
+    std::fs::remove_dir_all(cluster.path("data/lenss3")).unwrap();
+    cluster.start_host("lenss3");
+    cluster.wait("back", |status| status.is_healthy()).await;
+    // The same person at the host that has begun anew: its next entry is of another origin.
+    let again = ann.again_at(&cluster, "lenss3").await;
+    let later = again.post(gaggle::client::new_request_id(), "three").await.unwrap().accepted.entry.origin;
+    assert_ne!(later, former);
+    let named = |host: &Host| host.vector.keys().filter(|named| named.starts_with("lenss3.")).count();
+    cluster
+        .wait("without the origin that has ended", |status| {
+            status.is_healthy() && status.is_converged() && status.hosts.iter().all(|host| named(host) == 1)
+        })
+        .await;
+    // Whoever reads again names it no longer, and goes on where it was, from a cursor of either form.
+    let page = bob.timeline().await;
+    assert_eq!(origins(&bob.client.token().vector, "lenss3"), [later]);
+    let second = page[1].cursor.clone();
+    assert_eq!(origins(&page[2].cursor, "lenss3"), [later]);
+    assert_eq!(texts(page), ["one", "two", "three"]);
+    for (since, rest) in [(first, vec!["two", "three"]), (second, vec!["three"])] {
+        assert_eq!(texts(bob.since(since).await), rest);
+    }
+    let shown = bob.timeline().await.pop().unwrap().cursor;
+    assert_eq!(texts(bob.since(shown.clone()).await), [""; 0]);
+    let mut feed = bob.client.follow(shown).await;
+    again.post(gaggle::client::new_request_id(), "four").await.unwrap();
+    assert_eq!(feed.next().await.unwrap().unwrap().text, "four");
 }

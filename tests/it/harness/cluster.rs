@@ -230,7 +230,7 @@ impl Cluster {
     /// Waits until nothing is wrong and all hosts hold the same, at least all of this: what one process knows of
     /// others may be a second old.
     pub(crate) async fn wait_converged(&self, vector: &Vector) -> Status {
-        let held = |status: &Status| vector.iter().all(|(origin, seq)| status.hosts[0].seq(origin) >= seq.0);
+        let held = |status: &Status| status.hosts[0].holds(vector);
         self.wait("converged", |status| status.is_healthy() && status.is_converged() && held(status)).await
     }
 

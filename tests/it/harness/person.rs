@@ -80,11 +80,16 @@ impl Person {
 
     /// All of the timeline.
     pub(crate) async fn timeline(&self) -> Vec<ShownPost> {
-        self.page().await.0
+        self.page(None).await.0
     }
 
-    async fn page(&self) -> (Vec<ShownPost>, Vector) {
-        let request = TimelineRequest { of: None, limit: limits::TIMELINE_POSTS_MAX, since: None };
+    /// What came after this cursor.
+    pub(crate) async fn since(&self, cursor: Vector) -> Vec<ShownPost> {
+        self.page(Some(cursor)).await.0
+    }
+
+    async fn page(&self, since: Option<Vector>) -> (Vec<ShownPost>, Vector) {
+        let request = TimelineRequest { of: None, limit: limits::TIMELINE_POSTS_MAX, since };
         let page = self.client.timeline(request).await.unwrap();
         (page.posts, page.cursor)
     }
@@ -109,7 +114,7 @@ impl Watcher {
         for name in joined {
             person.join(name).await;
         }
-        let (_, cursor) = person.page().await;
+        let (_, cursor) = person.page(None).await;
         let mut feed = person.client.follow(cursor).await;
         let (sender, shown) = mpsc::unbounded_channel();
         let mut task = JoinSet::new();

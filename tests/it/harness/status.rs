@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gaggle::id::Origin;
+use gaggle::id::{HostId, Origin, Seq, Vector};
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -24,6 +24,7 @@ pub(crate) struct Host {
     pub(crate) wire: Option<u16>,
     pub(crate) trimmed_before: Option<String>,
     pub(crate) vector: BTreeMap<String, u64>,
+    pub(crate) entries: u64,
     pub(crate) processes: Vec<Process>,
 }
 
@@ -39,6 +40,17 @@ impl Host {
     /// How far it holds an origin's log.
     pub(crate) fn seq(&self, origin: Origin) -> u64 {
         self.vector.get(&origin.to_string()).copied().unwrap_or(0)
+    }
+
+    /// Whether it holds all of this. An origin of a former incarnation is named no more once every host has it; what it
+    /// held counts still.
+    pub(crate) fn holds(&self, vector: &Vector) -> bool {
+        let renewed = |host: HostId| self.vector.keys().any(|named| named.starts_with(&format!("{host}.")));
+        let held = |(origin, seq): (Origin, Seq)| match self.seq(origin) {
+            0 => renewed(origin.host),
+            found => found >= seq.0,
+        };
+        self.entries >= vector.iter().map(|(_, seq)| seq.0).sum() && vector.iter().all(held)
     }
 }
 
