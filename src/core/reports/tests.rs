@@ -3,7 +3,8 @@
 use super::*;
 use crate::core::io::Input;
 use crate::core::testing::{at, first, id, standing};
-use crate::id::{Epoch, Origin};
+use crate::id::{Epoch, Origin, Seq};
+use crate::service::ledger::{Standing, Write};
 use crate::time::Hlc;
 use crate::wire::heartbeat::Duty;
 use crate::wire::peer::PeerHello;
@@ -14,10 +15,18 @@ fn hello(versions: Versions) -> PeerHello {
 
 /// W1, primary and relay; W2 is up and understands this.
 fn served(theirs: Versions) -> Node {
+    served_from(theirs, standing(5, Some(origin(1))))
+}
+
+fn origin(incarnation: u32) -> Origin {
+    Origin { host: "a".parse().unwrap(), incarnation }
+}
+
+/// The same, from a store that stands so.
+fn served_from(theirs: Versions, standing: Standing) -> Node {
     let (mut node, mut out) = (first(), Outputs::new());
     node.handle_timeout(at(400), &mut out);
-    let origin = Origin { host: "a".parse().unwrap(), incarnation: 1 };
-    node.handle_input(at(500), Input::EpochTaken(Ok(standing(5, Some(origin)))), &mut out);
+    node.handle_input(at(500), Input::EpochTaken(Ok(standing)), &mut out);
     node.handle_input(at(510), Input::Sibling { process: id("W2"), life: Life::Up, pid: 2 }, &mut out);
     node.handle_input(at(520), Input::PeerUp { peer: id("W2"), hello: hello(theirs) }, &mut out);
     assert!(node.serving.term().is_some());
@@ -135,4 +144,24 @@ fn a_sibling_knows_what_the_primary_found_and_every_host_what_others_did() {
     let theirs = HostReport { host: b, differing: vec![Difference { upto, with: report.host }], ..report };
     node.reports.learn(at(4).mono, theirs);
     assert_eq!(all(&node).len(), 1);
+}
+
+#[test]
+fn no_entry_says_where_an_origin_ends_while_a_process_would_not_understand_it() {
+    let present = standing(5, Some(origin(2)));
+    let vector = [(origin(1), Seq(9)), (origin(2), Seq(3))].into_iter().collect();
+    let renewed = Standing { vector, ..present };
+    let said = |theirs: Versions| {
+        let (mut node, mut out) = (served_from(theirs, renewed.clone()), Outputs::new());
+        for beat in 0..12 {
+            node.handle_timeout(at(1_000 + beat * 250), &mut out);
+        }
+        let writes = out.into_iter().filter_map(|output| {
+            let Output::Persist { write: Write::Retire { origin, last }, .. } = output else { return None };
+            Some((origin, last))
+        });
+        writes.collect::<Vec<_>>()
+    };
+    assert_eq!(said(Versions::upto(RETIREMENTS - 1)), []);
+    assert_eq!(said(Versions::OURS), [(origin(1), Seq(9))], "once: it is on its way to the store");
 }
