@@ -24,11 +24,12 @@ type Fill = fn(&LmdbStore);
 
 /// Each file, its format, and what filled it, where that gives the same today. The first two are from before there were
 /// digests of the log.
-const FILES: [(&str, u32, Option<Fill>); 4] = [
+const FILES: [(&str, u32, Option<Fill>); 5] = [
     ("disk-1", NEWEST, None),
     ("disk-1-trimmed", NEWEST, None),
     ("disk-1-digests", NEWEST, Some(fill)),
     ("disk-1-digests-trimmed", NEWEST, Some(fill_and_trim)),
+    ("disk-1-retired", NEWEST, Some(fill_and_begin_anew)),
 ];
 const NEWEST: u32 = 1;
 const MAP_BYTES: usize = 1 << 24;
@@ -113,6 +114,15 @@ fn fill_and_trim(store: &LmdbStore) {
     commit(store, epoch, 8 * day + 10_000_000, ask(1, "a-4", WriteOp::Post { text: "kept".parse().unwrap() }));
     let keep = Keep { since: Hlc::at(Wall(8 * day + 5_000_000)), posts: None, rows_min: 1 };
     commit(store, epoch, 9 * day, Write::Trim(keep));
+}
+
+/// The same as the first, and then a new incarnation that says where the former one ends.
+fn fill_and_begin_anew(store: &LmdbStore) {
+    fill(store);
+    let epoch = store.take_epoch(&mark()).unwrap().epoch;
+    let former = origin("lenss3");
+    commit(store, epoch, 20_000_000, Write::Begin(Origin { incarnation: 8, ..former }));
+    commit(store, epoch, 21_000_000, Write::Retire { origin: former, last: Seq(7) });
 }
 
 /// What people are shown, a line each.
