@@ -132,7 +132,7 @@ impl Copies {
 
     /// How far the log may be cut now.
     pub(crate) fn next_cut(&self, retention: Retention, cut: &Vector) -> Option<Vector> {
-        retention.next_cut(&self.own, cut, &self.others, self.host_count())
+        retention.next_cut(&self.own, cut, &self.others, self.host_count(), &self.retired)
     }
 
     /// This host committed.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::id::{HostId, Origin, Seq, Vector};
 use crate::limits;
+use crate::service::retired::Retired;
 use crate::service::trim::Keep;
 use crate::time::{Hlc, Instant, Now, Wall};
 use crate::topology::PostsKept;
@@ -35,13 +36,21 @@ impl Retention {
         cut: &Vector,
         others: &BTreeMap<HostId, Vector>,
         hosts: u32,
+        retired: &Retired,
     ) -> Option<Vector> {
+        let newer = retired.newer(own);
         let all_known = u32::try_from(others.len()).is_ok_and(|known| known + 1 >= hosts);
         let moves = own.iter().filter_map(|(origin, held)| {
             let common = if all_known { common(held, origin, others) } else { 0 };
-            let enough = common.min(held.0.saturating_sub(self.kept));
+            // What is kept is counted over all incarnations of a host: an origin that has ended goes in the end.
+            let kept = self.kept.saturating_sub(newer.get(&origin).copied().unwrap_or(0));
+            let enough = common.min(held.0.saturating_sub(kept));
             let target = enough.max(held.0.saturating_sub(self.max));
-            let (from, step) = (cut.get(origin).0, self.step());
+            let from = cut.get(origin).0;
+            let step = match newer.get(&origin) {
+                Some(_) => self.step().min(held.0.saturating_sub(from)).max(1),
+                None => self.step(),
+            };
             (target >= from.saturating_add(step)).then(|| (origin, Seq(target.min(from + limits::CUT_ENTRIES_MAX))))
         });
         let next: Vector = moves.collect();
@@ -162,6 +171,8 @@ impl Trimming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::EntryId;
+    use crate::service::retired::Retirement;
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -223,6 +234,11 @@ mod tests {
 
     const LIMITS: Retention = Retention { kept: 100, max: 1_000 };
 
+    /// How far logs are cut of which none has ended.
+    fn cut(own: &Vector, cut: &Vector, others: &BTreeMap<HostId, Vector>) -> Option<Vector> {
+        LIMITS.next_cut(own, cut, others, 3, &Retired::default())
+    }
+
     fn origin() -> Origin {
         Origin { host: "a".parse().unwrap(), incarnation: 1 }
     }
@@ -237,22 +253,39 @@ mod tests {
 
     #[test]
     fn what_everybody_has_is_cut_but_for_what_is_kept() {
-        assert_eq!(LIMITS.next_cut(&upto(500), &Vector::new(), &others(500, 450), 3), Some(upto(400)));
-        assert_eq!(LIMITS.next_cut(&upto(500), &Vector::new(), &others(500, 90), 3), Some(upto(90)));
-        assert_eq!(LIMITS.next_cut(&upto(500), &upto(395), &others(500, 500), 3), None, "not worth a transaction");
+        assert_eq!(cut(&upto(500), &Vector::new(), &others(500, 450)), Some(upto(400)));
+        assert_eq!(cut(&upto(500), &Vector::new(), &others(500, 90)), Some(upto(90)));
+        assert_eq!(cut(&upto(500), &upto(395), &others(500, 500)), None, "not worth a transaction");
     }
 
     #[test]
     fn a_host_that_is_behind_or_unknown_holds_the_log_up_to_the_limit() {
-        assert_eq!(LIMITS.next_cut(&upto(900), &Vector::new(), &others(900, 0), 3), None);
-        assert_eq!(LIMITS.next_cut(&upto(900), &Vector::new(), &BTreeMap::new(), 3), None);
-        assert_eq!(LIMITS.next_cut(&upto(1_500), &Vector::new(), &BTreeMap::new(), 3), Some(upto(500)));
+        assert_eq!(cut(&upto(900), &Vector::new(), &others(900, 0)), None);
+        assert_eq!(cut(&upto(900), &Vector::new(), &BTreeMap::new()), None);
+        assert_eq!(cut(&upto(1_500), &Vector::new(), &BTreeMap::new()), Some(upto(500)));
     }
 
     #[test]
     fn one_cut_is_bounded() {
         let far = limits::CUT_ENTRIES_MAX * 3;
-        let cut = LIMITS.next_cut(&upto(far), &Vector::new(), &others(far, far), 3);
+        let cut = cut(&upto(far), &Vector::new(), &others(far, far));
         assert_eq!(cut, Some(upto(limits::CUT_ENTRIES_MAX)));
+    }
+
+    #[test]
+    fn a_log_that_has_ended_goes_as_far_as_later_ones_of_its_host_are_kept() {
+        let next = Origin { incarnation: 2, ..origin() };
+        let by = EntryId { origin: next, seq: Seq(1) };
+        let ended: Retired = [Retirement { hlc: Hlc(1), by, origin: origin(), last: Seq(90) }].into_iter().collect();
+        let held = |later| -> Vector { [(origin(), Seq(90)), (next, Seq(later))].into_iter().collect() };
+        let next_cut = |later, cut: &Vector| {
+            let others = ["b", "c"].map(|host| (host.parse().unwrap(), held(later)));
+            LIMITS.next_cut(&held(later), cut, &others.into_iter().collect(), 3, &ended)
+        };
+        assert_eq!(next_cut(10, &Vector::new()), None, "100 are kept in all");
+        assert_eq!(next_cut(60, &Vector::new()), Some(upto(50)));
+        assert_eq!(next_cut(100, &upto(50)), Some(upto(90)));
+        assert_eq!(next_cut(100, &upto(85)), Some(upto(90)), "however short the rest is");
+        assert_eq!(next_cut(100, &upto(90)), None);
     }
 }

@@ -102,6 +102,17 @@ impl Sums {
     }
 }
 
+/// Takes out all digests of an origin.
+pub(super) fn forget_origin(rows: &mut dyn RowsMut, origin: Origin) {
+    let mut gone = vec![sum_key(origin)];
+    let prefix = [BLOCK, &keys::origin(origin)].concat();
+    rows.ascend(Table::Meta, &prefix, &keys::end(&prefix), &mut |key, _| {
+        gone.push(key.to_vec());
+        Walk::On
+    });
+    gone.iter().for_each(|key| rows.delete(Table::Meta, key));
+}
+
 fn sum_key(origin: Origin) -> Vec<u8> {
     [SUM, &keys::origin(origin)].concat()
 }

@@ -17,7 +17,7 @@ use crate::service::retired::Retired;
 use crate::service::rows::{Rows, RowsMut, Table, Walk};
 use crate::service::snapshot::{Cursor, Part};
 use crate::service::trim::Keep;
-use crate::service::{keys, rules, snapshot, trim};
+use crate::service::{blocks, keys, rules, snapshot, trim};
 use crate::time::{Hlc, Wall};
 use serde::{Deserialize, Serialize};
 
@@ -434,5 +434,8 @@ impl Batch<'_> {
             self.rows.delete(Table::Log, &key);
         }
         self.meta.cut.raise(origin, upto);
+        if self.meta.retired.ends(origin, upto) {
+            blocks::forget_origin(&mut self.rows, origin);
+        }
     }
 }

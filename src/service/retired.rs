@@ -12,11 +12,11 @@
 //!
 //! [`Op::Retire`]: crate::service::entry::Op::Retire
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EntryId, Origin, Seq, Vector};
+use crate::id::{EntryId, HostId, Origin, Seq, Vector};
 use crate::service::entry::{Entry, Op};
 use crate::time::Hlc;
 
@@ -77,6 +77,23 @@ impl Retired {
     /// Whether an origin is known to end here.
     pub fn ends(&self, origin: Origin, last: Seq) -> bool {
         self.0.iter().any(|one| one.origin == origin && one.last == last)
+    }
+
+    /// How many entries a host has of its origins that are later than one that has ended, for each of those.
+    pub fn newer(&self, held: &Vector) -> BTreeMap<Origin, u64> {
+        let ended: BTreeMap<Origin, Hlc> = self.0.iter().map(|one| (one.origin, one.hlc)).collect();
+        let mut after: BTreeMap<HostId, u64> = BTreeMap::new();
+        for (origin, seq) in held.iter().filter(|(origin, _)| !self.0.is_empty() && !ended.contains_key(origin)) {
+            *after.entry(origin.host).or_default() += seq.0;
+        }
+        let mut newer = BTreeMap::new();
+        // From the last that has ended. Of one that has ended more than once, the last end counts.
+        for one in self.0.iter().rev().filter(|one| ended.get(&one.origin) == Some(&one.hlc)) {
+            let after = after.entry(one.origin.host).or_default();
+            newer.insert(one.origin, *after);
+            *after += held.get(one.origin).0;
+        }
+        newer
     }
 
     /// Leaves origins out that other parts of the vector imply, by entries of which this holds.
@@ -152,6 +169,13 @@ mod tests {
         assert_eq!(shortened(&[(3, 9), (7, 5)]), vector(&[(7, 5)]));
         assert_eq!(shortened(&[(3, 11), (7, 6), (1, 2)]), vector(&[(3, 11), (1, 2)]), "a backup brought more");
         assert_eq!(whole(vector(&[(3, 11), (1, 2)])), vector(&[(3, 11), (7, 6), (1, 2)]));
+    }
+
+    #[test]
+    fn what_is_later_is_counted_from_the_present_origin_back() {
+        let held = vector(&[(3, 9), (7, 6), (1, 20)]);
+        assert_eq!(three().newer(&held), [(origin(7), 20), (origin(3), 26)].into_iter().collect());
+        assert_eq!(Retired::default().newer(&held), BTreeMap::new());
     }
 
     #[test]

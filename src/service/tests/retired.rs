@@ -96,3 +96,21 @@ fn ends_that_no_host_can_have_made_are_refused() {
         }
     }
 }
+
+#[test]
+fn a_log_that_has_ended_goes_with_its_digests() {
+    let mut a = Host::new("a", 1_000);
+    a.register(1, "ann");
+    a.post(1, "before");
+    let former = begin_anew(&mut a);
+    let of_former = |host: &Host| {
+        let key = crate::service::keys::origin(former);
+        let rows = host.rows.table(Table::Meta);
+        rows.iter().filter(|(name, _)| name.starts_with(&[b"p", &key[..]].concat())).count()
+    };
+    a.write(Write::Retire { origin: former, last: Seq(2) });
+    a.write(Write::Cut([(former, Seq(1))].into_iter().collect()));
+    assert_eq!(of_former(&a), 1);
+    a.write(Write::Cut([(former, Seq(2))].into_iter().collect()));
+    assert_eq!((of_former(&a), last(&a, former)), (0, Seq(2)));
+}
