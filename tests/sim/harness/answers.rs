@@ -62,7 +62,7 @@ impl World {
                 if let Some(call) = self.people[person].call.as_mut() {
                     call.asked.reduced = Some(token.clone());
                 }
-                let verdict = self.history.on_missing(person, &call.asked, &gaps);
+                let verdict = self.history.on_missing(person, &call.asked, &gaps, self.clock);
                 self.judge(verdict);
                 self.try_call(person);
             }

@@ -275,6 +275,8 @@ impl World {
                 self.kill(proc);
             }
         }
+        let verdict = self.history.on_dark(host, self.clock);
+        self.judge(verdict);
     }
 
     fn stop_for_a_while(&mut self, proc: usize, dice: &mut Dice) {

@@ -139,7 +139,10 @@ impl World {
             };
             match verdict {
                 Ok(()) if self.clock >= begun + self.load.goes_on => break,
-                Ok(()) => (mark, marked_at) = (moment.mark(), self.clock),
+                Ok(()) => {
+                    (mark, marked_at) = (moment.mark(), self.clock);
+                    self.history.sound_since.get_or_insert(self.clock);
+                }
                 Err(mut breach) if self.clock >= since + within || self.clock >= begun + 2 * WHOLE_WITHIN => {
                     breach.what = format!("{} under load: {}", seconds(within), breach.what);
                     return self.judge(Err(breach));

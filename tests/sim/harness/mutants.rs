@@ -59,10 +59,12 @@ pub(crate) enum Mutant {
     NeverEnds,
     /// A feed goes on from a cursor as the client gave it, without the origins that it only implies (P8).
     ForgetsTheImplied,
+    /// A primary never hears what other hosts hold: each write waits for copies that were made long ago (P1).
+    DeafToCopies,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::NoFence,
         Self::FenceOutside,
         Self::LocalRequestIds,
@@ -81,6 +83,7 @@ impl Mutant {
         Self::OtherBytes,
         Self::NeverEnds,
         Self::ForgetsTheImplied,
+        Self::DeafToCopies,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -103,6 +106,7 @@ impl Mutant {
             Self::OtherBytes => "other-bytes",
             Self::NeverEnds => "never-ends",
             Self::ForgetsTheImplied => "forgets-the-implied",
+            Self::DeafToCopies => "deaf-to-copies",
         }
     }
 }
@@ -130,7 +134,8 @@ impl Mutant {
             | Self::AckBeforeSync
             | Self::WrongSender
             | Self::ResumesOneLate
-            | Self::OtherBytes => &[],
+            | Self::OtherBytes
+            | Self::DeafToCopies => &[],
         }
     }
 
@@ -189,6 +194,11 @@ impl World {
             && let PeerMessage::Report(report) = &mut message
         {
             report.wire = RETIREMENTS - 1;
+        }
+        if self.is(Mutant::DeafToCopies)
+            && let PeerMessage::Copies { vector, .. } = &mut message
+        {
+            *vector = Vector::new();
         }
         if self.is(Mutant::OldIncarnation)
             && let PeerMessage::Recalled { vector } = &mut message

@@ -330,7 +330,7 @@ impl World {
 
     /// A node answers a person.
     pub(crate) fn reply(&mut self, proc: usize, client: ClientId, frame: ServerFrame) {
-        let verdict = self.history.on_reply(&frame);
+        let verdict = self.history.on_reply(&frame, self.clock);
         self.judge(verdict);
         let delay = self.dice.between(200, 1_500);
         let (clock, life) = (self.clock, self.procs[proc].life);

@@ -6,12 +6,16 @@ use gaggle::id::{Digest, EntryId, Epoch, Origin, RequestId, Seq, Vector};
 use gaggle::service::entry::{Entry, Op};
 use gaggle::service::ledger::Standing;
 use gaggle::service::retired::Retirement;
+use gaggle::topology::AckLevel;
 use gaggle::wire::client::{Response, ServerFrame};
 
 use super::{History, Promise, Session, Verdict, never};
 
 /// So long after a chunk of a snapshot a host's vector does not tell what it holds, in microseconds.
 const FUZZY: u64 = 3_000_000;
+
+/// So long after all was well a write that had waited for its copies until then has been answered, in microseconds.
+const SOUND_AFTER: u64 = 1_000_000;
 
 /// A process in one of its lives.
 pub(crate) type Writer = (usize, u32);
@@ -174,15 +178,50 @@ impl History {
         Ok(())
     }
 
-    /// P1: an acknowledgement counts no copy that is not durable, at the moment when it leaves its host.
-    pub(crate) fn on_reply(&mut self, frame: &ServerFrame) -> Verdict {
+    /// P1: an acknowledgement counts no copy that is not durable, at the moment when it leaves its host; and it waits for
+    /// those of its level, as long as they can be had.
+    pub(crate) fn on_reply(&mut self, frame: &ServerFrame, clock: u64) -> Verdict {
         let ServerFrame::Response { result: Ok(Response::Written(written)), .. } = frame else { return Ok(()) };
         let copies = self.copies(written.accepted.entry);
         if written.copies < 2 {
             self.losses.thin.insert(written.accepted.entry.origin);
         }
         let too_few = written.copies == 0 || copies < usize::try_from(written.copies).unwrap_or(usize::MAX);
-        never(too_few, Promise::P1, || format!("{written:?} is acknowledged while {copies} hosts hold it durably"))
+        never(too_few, Promise::P1, || format!("{written:?} is acknowledged while {copies} hosts hold it durably"))?;
+        let hosts = u32::try_from(self.hosts.len()).unwrap_or(u32::MAX);
+        let level = match written.ack {
+            AckLevel::Host => 1,
+            AckLevel::Peer => hosts.min(2),
+            AckLevel::All => hosts,
+        };
+        never(written.copies < level && self.is_sound(clock), Promise::P1, || {
+            format!("{written:?} is acknowledged with too few copies while every host can be had")
+        })
+    }
+
+    /// Whether there was no fault for a while, and every host held what any did before.
+    pub(super) fn is_sound(&self, clock: u64) -> bool {
+        self.sound_since.is_some_and(|since| clock >= since + SOUND_AFTER)
+    }
+
+    /// All processes of a host die: nobody has seen what had to have two copies and had one.
+    pub(crate) fn on_dark(&self, host: usize, clock: u64) -> Verdict {
+        for (origin, seq) in self.hosts[host].vector().iter() {
+            for alone in self.held_elsewhere(host, origin).0 + 1..=seq.0 {
+                let alone = EntryId { origin, seq: Seq(alone) };
+                // The other copy may have been lost a moment ago: two failures at once.
+                if !self.losses.held.holds(alone) {
+                    self.check_unseen(alone, clock, "host is down")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How far any other host holds an origin.
+    fn held_elsewhere(&self, host: usize, origin: Origin) -> Seq {
+        let others = self.hosts.iter().enumerate().filter(|(other, _)| *other != host);
+        others.map(|(_, facts)| facts.vector().get(origin)).max().unwrap_or(Seq::ZERO)
     }
 
     /// A host's disk is emptied, or put back to a backup.
@@ -190,10 +229,11 @@ impl History {
         let before = std::mem::replace(&mut self.hosts[host], new).vector();
         let mut verdict = Ok(());
         for (origin, seq) in before.iter() {
-            let held = self.hosts.iter().filter_map(|facts| facts.standing.as_ref());
-            let elsewhere = held.map(|standing| standing.vector.get(origin)).max().unwrap_or(Seq::ZERO);
-            for gone in elsewhere.0 + 1..=seq.0 {
-                verdict = verdict.and(self.on_gone(EntryId { origin, seq: Seq(gone) }, clock));
+            let left = self.hosts[host].vector().get(origin).max(self.held_elsewhere(host, origin));
+            for gone in left.0 + 1..=seq.0 {
+                let gone = EntryId { origin, seq: Seq(gone) };
+                verdict = verdict.and(self.check_unseen(gone, clock, "disk is lost"));
+                self.losses.gone.insert(gone);
             }
         }
         self.losses.held.merge(&before);
@@ -201,15 +241,14 @@ impl History {
     }
 
     /// Nobody has seen what had to have two copies and had one.
-    fn on_gone(&mut self, entry: EntryId, clock: u64) -> Verdict {
+    fn check_unseen(&self, entry: EntryId, clock: u64, whose: &str) -> Verdict {
         // A write of which fewer copies could be had is answered after this, shown, and lost if it must be.
         let wait = u64::try_from(gaggle::limits::COPIES_WAIT.as_micros()).unwrap_or(u64::MAX);
         let waited = self.losses.made_at.get(&entry).is_none_or(|at| clock - at >= wait);
         let seen = self.people.iter().position(|person| self.names(&person.token.vector, entry));
-        self.losses.gone.insert(entry);
         let blamed = seen.filter(|_| !waited && !self.losses.thin.contains(&entry.origin));
         never(blamed.is_some(), Promise::P3(Session::MonotonicReads), || {
-            format!("person{} has seen {entry:?}, of which the only copy is lost", blamed.unwrap_or_default())
+            format!("person{} has seen {entry:?}, and the {whose} that had the only copy", blamed.unwrap_or_default())
         })
     }
 

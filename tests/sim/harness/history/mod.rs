@@ -190,6 +190,8 @@ pub(crate) struct History {
     pub(crate) losses: Losses,
     /// The largest trim that was ever committed: posts of an earlier time may be missing anywhere.
     pub(crate) trim: Hlc,
+    /// Since when all is well, if it is: no fault is left, and every host holds what any did.
+    pub(crate) sound_since: Option<u64>,
     /// Where origins end, by every entry that ever said so.
     pub(crate) retired: Retired,
 }

@@ -22,21 +22,35 @@ const MONOTONIC_WRITES: Promise = Promise::P3(Session::MonotonicWrites);
 const WRITES_FOLLOW_READS: Promise = Promise::P3(Session::WritesFollowReads);
 
 impl History {
-    /// Disks survive all faults: while every process runs and hears every other, nothing is missing.
-    pub(crate) fn on_missing(&mut self, person: usize, asked: &Asked, gaps: &[(EntryId, EntryId)]) -> Verdict {
+    /// Disks survive all faults but one's loss: what is missing is on a disk that is not in reach, or was lost; and while
+    /// every process runs and hears every other, only what was lost is missing.
+    pub(crate) fn on_missing(
+        &mut self,
+        person: usize,
+        asked: &Asked,
+        gaps: &[(EntryId, EntryId)],
+        clock: u64,
+    ) -> Verdict {
         self.people[person].edges_certain = false;
         never(gaps.is_empty(), Promise::Rules, || {
             format!("person{person} is told that something is missing, and not what: {asked:?}")
         })?;
         for (first, last) in gaps {
             let mut seqs = first.seq.0..=last.seq.0;
-            let nowhere = seqs.find(|seq| {
-                let entry = EntryId { origin: first.origin, seq: Seq(*seq) };
-                self.copies(entry) == 0 && !self.is_gone(entry)
-            });
-            if let Some(seq) = nowhere {
+            let entry = |seq: &u64| EntryId { origin: first.origin, seq: Seq(*seq) };
+            let nowhere = |seq: &u64| self.copies(entry(seq)) == 0 && !self.is_gone(entry(seq));
+            if let Some(seq) = seqs.clone().find(nowhere) {
                 let what = || format!("person{person} has seen {}#{seq}, which no disk holds", first.origin);
                 never(true, Promise::P1, what)?;
+            }
+            if let Some(seq) = seqs.find(|seq| !self.is_gone(entry(seq))).filter(|_| self.is_sound(clock)) {
+                let what = || {
+                    format!(
+                        "person{person} is told that {}#{seq} is missing, while every host can be had",
+                        first.origin
+                    )
+                };
+                never(true, MONOTONIC_READS, what)?;
             }
         }
         Ok(())

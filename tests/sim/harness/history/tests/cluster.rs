@@ -18,7 +18,7 @@ fn p1_an_acknowledgement_counts_only_durable_copies() {
             assert_eq!(script.commit(host, std::slice::from_ref(&entry)), Ok(()));
         }
         let result = Ok(Response::Written(script.written(0, &entry)));
-        broken(script.history.on_reply(&ServerFrame::Response { number: 1, token: Token::default(), result }))
+        broken(script.history.on_reply(&ServerFrame::Response { number: 1, token: Token::default(), result }, 0))
     };
     assert_eq!(broken_by(2), None);
     assert_eq!(broken_by(1), Some(Promise::P1));
@@ -46,10 +46,63 @@ fn p1_what_is_missing_was_lost_with_the_one_disk_that_may_be() {
     let asked = script.call(0, "a", post("a"));
     let entry = script.entry(0, &asked, 1);
     let gap = [(entry.id, entry.id)];
-    assert_eq!(broken(script.history.on_missing(0, &asked, &gap)), Some(Promise::P1));
+    assert_eq!(broken(script.history.on_missing(0, &asked, &gap, 0)), Some(Promise::P1));
     assert_eq!(script.commit(0, std::slice::from_ref(&entry)), Ok(()));
     assert_eq!(script.history.on_replaced(0, Facts::default(), 1), Ok(()));
-    assert_eq!(script.history.on_missing(0, &asked, &gap), Ok(()));
+    assert_eq!(script.history.on_missing(0, &asked, &gap, 0), Ok(()));
+}
+
+#[test]
+fn p1_an_acknowledgement_waits_for_its_copies_while_they_can_be_had() {
+    let broken_by = |copies: u32, sound: bool| {
+        let mut script = Script::new();
+        let entry = script.write(0, "a", post("a"), 1);
+        script.history.sound_since = sound.then_some(0);
+        let written = Written { copies, ..script.written(0, &entry) };
+        let frame =
+            ServerFrame::Response { number: 1, token: Token::default(), result: Ok(Response::Written(written)) };
+        broken(script.history.on_reply(&frame, 5_000_000))
+    };
+    assert_eq!(broken_by(2, true), None);
+    assert_eq!(broken_by(1, false), None, "a host may have been away");
+    assert_eq!(broken_by(1, true), Some(Promise::P1));
+}
+
+#[test]
+fn p3_nothing_is_called_missing_that_can_be_had() {
+    let broken_by = |sound: bool| {
+        let mut script = Script::new();
+        let entry = script.write(0, "a", post("a"), 1);
+        script.history.sound_since = sound.then_some(0);
+        let asked = script.call(0, "timeline", Want::Timeline);
+        broken(script.history.on_missing(0, &asked, &[(entry.id, entry.id)], 5_000_000))
+    };
+    assert_eq!(broken_by(false), None, "who has it may be away");
+    assert_eq!(broken_by(true), Some(Promise::P3(Session::MonotonicReads)));
+}
+
+#[test]
+fn p3_nobody_has_seen_what_only_a_dead_host_has() {
+    let broken_by = |hosts: usize| {
+        let mut script = Script::new();
+        let asked = script.call(0, "a", post("a"));
+        let entry = script.entry(0, &asked, 1);
+        for host in 0..hosts {
+            assert_eq!(script.commit(host, std::slice::from_ref(&entry)), Ok(()));
+        }
+        assert_eq!(script.acknowledge(0, &asked, &entry), Ok(()));
+        broken(script.history.on_dark(0, 2))
+    };
+    assert_eq!(broken_by(2), None);
+    assert_eq!(broken_by(1), Some(Promise::P3(Session::MonotonicReads)));
+}
+
+#[test]
+fn p7_an_origin_that_has_ended_leaves_tokens() {
+    let script = Script::new();
+    let moment = |unended| Moment { unended, ..well() };
+    assert_eq!(broken(script.history.on_moment(&moment(Vec::new()))), None);
+    assert_eq!(broken(script.history.on_moment(&moment(vec![(0, origin())]))), Some(Promise::P7));
 }
 
 /// Two posts held everywhere, and what a host shows their author of them.

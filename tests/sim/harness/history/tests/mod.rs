@@ -14,7 +14,7 @@ use gaggle::time::Hlc;
 use gaggle::topology::AckLevel;
 use gaggle::wire::client::Written;
 
-use super::{Asked, Facts, History, Memory, Promise, Verdict, Want};
+use super::{Asked, Facts, History, Memory, Promise, Session, Verdict, Want};
 
 /// The promise that a verdict says was broken.
 fn broken(verdict: Verdict) -> Option<Promise> {
