@@ -4,13 +4,14 @@ use gaggle::core::node::Node;
 use gaggle::id::{EntryId, HostId, Origin, ProcessId, Seq, UserId};
 use gaggle::service::blocks;
 use gaggle::service::query::{self, Answer, Query};
+use gaggle::topology::Role;
 use gaggle::wire::RETIREMENTS;
 use gaggle::wire::heartbeat::Duty;
 
 use super::Mutant;
 use super::history::end::{Moment, Shown};
 use super::history::{Breach, Promise, Verdict};
-use super::world::{State, World};
+use super::world::{Proc, State, World};
 
 impl World {
     /// How the cluster is now.
@@ -21,6 +22,7 @@ impl World {
         let held = standings.map(|standing| standing.map(|standing| (standing.vector.clone(), standing.digest)));
         Moment {
             down: down.map(|proc| (proc.id, format!("{:?}", proc.state))).collect(),
+            unwilling: self.unwilling(),
             duties: self.duties(),
             waiting: waiting
                 .filter_map(|(index, person)| {
@@ -63,6 +65,24 @@ impl World {
             duties.push(("the cluster".to_owned(), Duty::Direct, self.holders(Duty::Direct, |_| true)));
         }
         duties
+    }
+
+    /// Who was drained, and has a duty that another of those that can have it would take.
+    fn unwilling(&self) -> Vec<(ProcessId, Duty)> {
+        let masters = self.topology.has_masters();
+        let is_master = |id| self.topology.process(id).is_some_and(|spec| spec.role == Role::Master);
+        let mut unwilling = Vec::new();
+        for (host, duty) in
+            (0..self.disks.len()).flat_map(|host| [Duty::Serve, Duty::Relay, Duty::Direct].map(|duty| (host, duty)))
+        {
+            let mastered = masters && duty == Duty::Direct;
+            let can = |proc: &Proc| if mastered { is_master(proc.id) } else { proc.host == host };
+            let others = self.procs.iter().any(|proc| can(proc) && proc.state == State::Running && !proc.drained);
+            let drained = |id: &ProcessId| self.procs.iter().any(|proc| proc.id == *id && proc.drained);
+            let holders = self.holders(duty, |at| at == host).into_iter();
+            unwilling.extend(holders.filter(|id| others && drained(id)).map(|id| (id, duty)));
+        }
+        unwilling
     }
 
     fn holders(&self, duty: Duty, at: impl Fn(usize) -> bool) -> Vec<ProcessId> {
