@@ -191,7 +191,8 @@ impl Mesh {
         match life {
             Life::Up => {
                 sibling.heard_at = now.mono;
-                if was != Life::Stopped {
+                // One that was stopped, or is shown once more, is what it was.
+                if restarted || matches!(was, Life::Dead | Life::Left) {
                     sibling.up_at = now.mono;
                     sibling.willing = Willing::Yes;
                     sibling.duties.clear();

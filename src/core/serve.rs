@@ -480,7 +480,8 @@ impl Node {
         self.mesh.willing = Willing::No;
         let masters = self.elections.direct.as_ref().map(|direct| direct.order().to_vec()).unwrap_or_default();
         let far = masters.into_iter().filter(|id| *id != self.config.me && !self.mesh.siblings.contains_key(id));
-        let near: Vec<ProcessId> = self.mesh.living().collect();
+        // One that starts may have its link before the kernel has shown it: nothing would ever tell it.
+        let near: Vec<ProcessId> = self.mesh.siblings.keys().copied().collect();
         out.extend(near.into_iter().chain(far).map(|to| Output::Send { to, message: word.clone() }));
         for duty in [Duty::Serve, Duty::Relay, Duty::Direct] {
             self.resign_unless_serving(now, duty);
