@@ -69,6 +69,10 @@ const REGRESSIONS_UNDER_LOAD: &[u64] = &[7, 150, 410, 572];
 /// - 11,239: what a snapshot told and nobody holds any more stays.
 const REGRESSIONS_UNDER_HEAVY_LOAD: &[u64] = &[11_239];
 
+/// Operators drain processes in these:
+/// - 46 and 651: the only master is drained, and directs again as nobody else can.
+const REGRESSIONS_WITH_DRAINS: &[u64] = &[46, 651];
+
 #[test]
 fn seeds_that_once_failed_hold() {
     let with =
@@ -76,6 +80,10 @@ fn seeds_that_once_failed_hold() {
     with(REGRESSIONS, Loads::Calm, Wires::First)
         .and_then(|()| with(REGRESSIONS_UNDER_LOAD, Loads::Drawn, Wires::First))
         .and_then(|()| with(REGRESSIONS_UNDER_HEAVY_LOAD, Loads::Heavy, Wires::Drawn))
+        .and_then(|()| {
+            let drained = (Loads::Drawn, Wires::Drawn, Drains::Always);
+            first_failure(REGRESSIONS_WITH_DRAINS.iter().copied(), drained)
+        })
         .unwrap_or_else(|failure| panic!("{failure}"));
 }
 

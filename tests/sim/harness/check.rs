@@ -1,5 +1,7 @@
 //! The end of a simulation: what the world looks like then, for the judge ([`super::history::end`]).
 
+use std::collections::BTreeSet;
+
 use gaggle::core::node::Node;
 use gaggle::id::{EntryId, HostId, Origin, ProcessId, Seq, UserId};
 use gaggle::service::blocks;
@@ -62,22 +64,35 @@ impl World {
             }
         }
         if masters {
-            duties.push(("the cluster".to_owned(), Duty::Direct, self.holders(Duty::Direct, |_| true)));
+            let holders = self.holders(Duty::Direct, |_| true);
+            // No master knows of those of other hosts that they are drained: when all are, nobody need direct.
+            let mut willing = self.masters().filter(|proc| !proc.drained).peekable();
+            let hosts: BTreeSet<usize> = self.masters().map(|proc| proc.host).collect();
+            if willing.peek().is_some() || hosts.len() == 1 || holders.len() > 1 {
+                duties.push(("the cluster".to_owned(), Duty::Direct, holders));
+            }
         }
         duties
+    }
+
+    fn masters(&self) -> impl Iterator<Item = &Proc> {
+        let is_master = |id| self.topology.process(id).is_some_and(|spec| spec.role == Role::Master);
+        self.procs.iter().filter(move |proc| is_master(proc.id))
     }
 
     /// Who was drained, and has a duty that another of those that can have it would take.
     fn unwilling(&self) -> Vec<(ProcessId, Duty)> {
         let masters = self.topology.has_masters();
-        let is_master = |id| self.topology.process(id).is_some_and(|spec| spec.role == Role::Master);
         let mut unwilling = Vec::new();
         for (host, duty) in
             (0..self.disks.len()).flat_map(|host| [Duty::Serve, Duty::Relay, Duty::Direct].map(|duty| (host, duty)))
         {
-            let mastered = masters && duty == Duty::Direct;
-            let can = |proc: &Proc| if mastered { is_master(proc.id) } else { proc.host == host };
-            let others = self.procs.iter().any(|proc| can(proc) && proc.state == State::Running && !proc.drained);
+            let willing = |proc: &Proc| proc.state == State::Running && !proc.drained;
+            let others = if masters && duty == Duty::Direct {
+                self.masters().any(willing)
+            } else {
+                self.procs.iter().any(|proc| proc.host == host && willing(proc))
+            };
             let drained = |id: &ProcessId| self.procs.iter().any(|proc| proc.id == *id && proc.drained);
             let holders = self.holders(duty, |at| at == host).into_iter();
             unwilling.extend(holders.filter(|id| others && drained(id)).map(|id| (id, duty)));
