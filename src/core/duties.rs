@@ -79,6 +79,10 @@ impl Node {
             (_, Verdict::Same) => {}
             (Duty::Serve, Verdict::Won) => self.take_epoch(now, out),
             (Duty::Serve, Verdict::Lost | Verdict::Follow) => {
+                // It has a newer epoch, and the kernel will show it soon: taking the duty back at once would not last.
+                if self.elections.serve.leader().is_some_and(|leader| self.mesh.is_down(leader)) {
+                    self.elections.serve.defer(now.mono);
+                }
                 self.step_down(out);
                 self.tell_primary_copies(out);
             }
