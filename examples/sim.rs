@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use harness::minimise::{minimise, plan};
-use harness::{Loads, Mutant, Options, Outcome, Shape, Wires, run, seconds};
+use harness::{Drains, Loads, Mutant, Options, Outcome, Shape, Wires, run, seconds};
 
 /// Simulates clusters under faults.
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command")]
@@ -54,6 +54,9 @@ struct Arguments {
     /// Versions of the wire that processes speak: `drawn`, or the `first`.
     #[arg(long, default_value = "drawn")]
     wires: Wires,
+    /// Whether operators drain processes: `drawn`, `never` or `always`.
+    #[arg(long, default_value = "drawn")]
+    drains: Drains,
     /// Simulate clusters of this shape only (a wrong name lists them).
     #[arg(long)]
     shape: Option<Shape>,
@@ -97,6 +100,7 @@ impl Arguments {
             mutant: self.mutant,
             loads: self.load,
             wires: self.wires,
+            drains: self.drains,
             shape: self.shape,
             people: self.people,
             faults: self.faults.clone().map(|numbers| numbers.0),
@@ -125,6 +129,7 @@ fn command(options: &Options) -> String {
     add("mutant", options.mutant.map(|mutant| mutant.name().to_owned()));
     add("load", (options.loads != Loads::Drawn).then(|| options.loads.name().to_owned()));
     add("wires", (options.wires != Wires::Drawn).then(|| options.wires.name().to_owned()));
+    add("drains", (options.drains != Drains::Drawn).then(|| options.drains.name().to_owned()));
     add("shape", options.shape.map(|shape| shape.name().to_owned()));
     add("people", options.people.map(|people| people.to_string()));
     add("faults", options.faults.as_ref().map(list));
@@ -231,8 +236,18 @@ fn show(arguments: &Arguments, options: &Options, outcome: &Outcome) {
 }
 
 /// Lines that tell what a fault did.
-const TELLING: &[&str] =
-    &[" FAULT ", " UNDO ", " HEAL", " dies", " is stopped", " goes on", " vanishes", " is put back ", "'s clocks "];
+const TELLING: &[&str] = &[
+    " FAULT ",
+    " UNDO ",
+    " HEAL",
+    " dies",
+    " is drained",
+    " is stopped",
+    " goes on",
+    " vanishes",
+    " is put back ",
+    "'s clocks ",
+];
 
 /// Makes a failing run as small as it gets, and shows what it still needs to fail.
 fn show_minimised(options: Options) {

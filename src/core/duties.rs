@@ -1,6 +1,6 @@
 //! Which duties a node has: claims of others, the verdicts of its elections, and what follows from them.
 
-use crate::core::election::{Election, Verdict};
+use crate::core::election::{Election, Standing, Verdict};
 use crate::core::io::Outputs;
 use crate::core::mesh::Willing;
 use crate::core::node::{Node, Phase};
@@ -29,23 +29,31 @@ impl Node {
     /// end; and all of a host that starts do so together, ever more of them. It claims again when it is known to live, and
     /// gives its duties up when it knows of who is not drained. Only a primary gives way at once.
     pub(crate) fn heeds_claim(&self, now: Now, from: ProcessId, duty: Duty) -> bool {
-        let gone = self.mesh.is_down(from) || (self.mesh.is_drained(from) && !self.all_are_drained(now));
+        let gone = self.mesh.is_down(from) || (self.mesh.is_drained(from) && !self.is_last_resort(now, duty));
         !gone || (duty == Duty::Serve && self.elections.serve.leads())
     }
 
-    /// Whether nobody here that could have a duty would rather take it than not.
-    fn all_are_drained(&self, now: Now) -> bool {
-        self.phase == Phase::Running && self.mesh.willing == Willing::No && !self.successor_lives(now)
+    /// Whether this process was drained, and so was everybody else who could have the duty: then they take it again,
+    /// which is better than nobody. A master of another host that lives counts as willing: what it said of itself would be
+    /// hard to keep true over its runs, and whoever finds nobody to direct may ask any process.
+    fn is_last_resort(&self, now: Now, duty: Duty) -> bool {
+        let others = match (duty, &self.elections.direct) {
+            (Duty::Direct, Some(direct)) => {
+                let others = direct.order().iter().filter(|process| **process != self.config.me);
+                others.into_iter().any(|process| self.mesh.standing(now.mono, *process) == Standing::Fit)
+            }
+            (Duty::Direct, None) | (Duty::Serve | Duty::Relay, _) => self.successor_lives(now),
+        };
+        self.phase == Phase::Running && self.mesh.willing == Willing::No && !others
     }
 
     /// Looks at every election, and does what follows from it.
     pub(crate) fn decide(&mut self, now: Now, out: &mut Outputs) {
-        // Those of a host that are all drained take its duties again: better than nobody.
-        let drained = self.all_are_drained(now);
-        if self.mesh.willing == Willing::No && !drained {
-            self.resign_all_but_serve(now);
-        }
         for duty in [Duty::Serve, Duty::Relay, Duty::Direct] {
+            let drained = self.is_last_resort(now, duty);
+            if self.mesh.willing == Willing::No && !drained {
+                self.resign_unless_serving(now, duty);
+            }
             let mesh = &self.mesh;
             let standing = |process| {
                 if drained { mesh.ability(now.mono, process) } else { mesh.standing(now.mono, process) }
@@ -71,6 +79,10 @@ impl Node {
             (_, Verdict::Same) => {}
             (Duty::Serve, Verdict::Won) => self.take_epoch(now, out),
             (Duty::Serve, Verdict::Lost | Verdict::Follow) => {
+                // It has a newer epoch, and the kernel will show it soon: taking the duty back at once would not last.
+                if self.elections.serve.leader().is_some_and(|leader| self.mesh.is_down(leader)) {
+                    self.elections.serve.defer(now.mono);
+                }
                 self.step_down(out);
                 self.tell_primary_copies(out);
             }

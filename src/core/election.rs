@@ -301,6 +301,12 @@ impl Election {
         }
     }
 
+    /// Whoever has the duty is not known to live yet: this process stands again only if it stays so.
+    pub(crate) fn defer(&mut self, now: Instant) {
+        self.leader = None;
+        self.state = State::Deferring { until: now + limits::ELECTION_WAIT };
+    }
+
     /// This process holds the newest epoch, whoever announced itself meanwhile.
     pub(crate) fn seize(&mut self) {
         self.state = State::Leading;

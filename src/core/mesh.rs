@@ -191,7 +191,8 @@ impl Mesh {
         match life {
             Life::Up => {
                 sibling.heard_at = now.mono;
-                if was != Life::Stopped {
+                // One that was stopped, or is shown once more, is what it was.
+                if restarted || matches!(was, Life::Dead | Life::Left) {
                     sibling.up_at = now.mono;
                     sibling.willing = Willing::Yes;
                     sibling.duties.clear();
@@ -331,10 +332,12 @@ impl Mesh {
 
     /// Who directs, as far as heartbeats and views tell.
     pub(crate) fn director(&self, now: Instant) -> Option<ProcessId> {
-        let near = self.siblings.iter().filter(|(id, _)| self.standing(now, **id) == Standing::Fit);
+        let near = self.siblings.iter().filter(|(id, _)| self.ability(now, **id) == Standing::Fit);
         let near = near.filter(|(_, sibling)| sibling.duties.contains(&Duty::Direct)).map(|(id, _)| *id);
         let far = self.views.values().filter(|view| view.up).filter_map(|view| view.record.directing);
-        near.chain(far).next()
+        // One that was drained directs if nobody else does, or did so until a moment ago.
+        let (willing, drained): (Vec<_>, Vec<_>) = near.partition(|id| self.is_willing(*id));
+        willing.into_iter().chain(far).chain(drained).next()
     }
 }
 

@@ -27,7 +27,7 @@ use crate::service::ledger::{Committed, EntryRun, Standing, WriteId};
 use crate::service::snapshot::Part;
 use crate::time::{Hlc, Instant, Now};
 use crate::wire::client::ServerFrame;
-use crate::wire::heartbeat::{Fitness, HostView, Life, PrimaryStatus};
+use crate::wire::heartbeat::{Duty, Fitness, HostView, Life, PrimaryStatus};
 use crate::wire::peer::PeerMessage;
 
 /// How far this process is from serving.
@@ -482,19 +482,28 @@ impl Node {
         self.mesh.willing = Willing::No;
         let masters = self.elections.direct.as_ref().map(|direct| direct.order().to_vec()).unwrap_or_default();
         let far = masters.into_iter().filter(|id| *id != self.config.me && !self.mesh.siblings.contains_key(id));
-        let near: Vec<ProcessId> = self.mesh.living().collect();
+        // One that starts may have its link before the kernel has shown it: nothing would ever tell it.
+        let near: Vec<ProcessId> = self.mesh.siblings.keys().copied().collect();
         out.extend(near.into_iter().chain(far).map(|to| Output::Send { to, message: word.clone() }));
-        self.resign_all_but_serve(now);
+        for duty in [Duty::Serve, Duty::Relay, Duty::Direct] {
+            self.resign_unless_serving(now, duty);
+        }
     }
 
     /// Leaves to others what they can take over at once; a primary serves until its successor has the epoch.
-    pub(crate) fn resign_all_but_serve(&mut self, now: Now) {
-        if self.elections.relay.leads() {
-            self.elections.relay.resign(now.mono, Epoch::ZERO);
-            self.end_relay();
-        }
-        if let Some(direct) = &mut self.elections.direct {
-            direct.resign(now.mono, Epoch::ZERO);
+    pub(crate) fn resign_unless_serving(&mut self, now: Now, duty: Duty) {
+        match duty {
+            Duty::Serve => {}
+            Duty::Relay if self.elections.relay.leads() => {
+                self.elections.relay.resign(now.mono, Epoch::ZERO);
+                self.end_relay();
+            }
+            Duty::Relay => {}
+            Duty::Direct => {
+                if let Some(direct) = &mut self.elections.direct {
+                    direct.resign(now.mono, Epoch::ZERO);
+                }
+            }
         }
     }
 

@@ -151,3 +151,39 @@ fn drained_processes_take_a_duty_from_each_other_once_at_most() {
     two.pass(10_000, &[0, 1]);
     assert_eq!((two.serves(), two.relays(), two.epoch), (serves, relays, epoch));
 }
+
+/// Its link may be up before the kernel has shown it.
+#[test]
+fn who_starts_while_its_primary_is_drained_takes_over() {
+    let mut two = Two::new();
+    two.sees(0, Life::Dead);
+    two.pass(1_000, &[0]);
+    two.sees(1, Life::Up);
+    two.links(1);
+    two.links(0);
+    let mut out = Outputs::new();
+    two.nodes[0].on_drain(at(two.ms), &mut out);
+    for (who, input) in two.follow(0, out) {
+        two.happens(who, input);
+    }
+    two.sees(0, Life::Up);
+    two.pass(3_000, &[0, 1]);
+    assert_eq!((two.serves(), two.relays()), ([false, true], [false, true]));
+}
+
+#[test]
+fn a_drained_process_is_drained_until_it_starts_anew() {
+    let mut two = Two::new();
+    for who in [0, 1] {
+        two.sees(who, Life::Up);
+        two.links(who);
+    }
+    let process = id("W2");
+    two.happens(0, Input::Peer { from: process, message: crate::wire::peer::PeerMessage::Drained });
+    for (life, pid, drained) in
+        [(Life::Up, 7, true), (Life::Stopped, 7, true), (Life::Up, 7, true), (Life::Up, 8, false)]
+    {
+        two.happens(0, Input::Sibling { process, life, pid });
+        assert_eq!(two.nodes[0].mesh.is_drained(process), drained, "{life:?} as {pid}");
+    }
+}

@@ -1,16 +1,19 @@
 //! The end of a simulation: what the world looks like then, for the judge ([`super::history::end`]).
 
+use std::collections::BTreeSet;
+
 use gaggle::core::node::Node;
 use gaggle::id::{EntryId, HostId, Origin, ProcessId, Seq, UserId};
 use gaggle::service::blocks;
 use gaggle::service::query::{self, Answer, Query};
+use gaggle::topology::Role;
 use gaggle::wire::RETIREMENTS;
 use gaggle::wire::heartbeat::Duty;
 
 use super::Mutant;
 use super::history::end::{Moment, Shown};
 use super::history::{Breach, Promise, Verdict};
-use super::world::{State, World};
+use super::world::{Proc, State, World};
 
 impl World {
     /// How the cluster is now.
@@ -21,6 +24,7 @@ impl World {
         let held = standings.map(|standing| standing.map(|standing| (standing.vector.clone(), standing.digest)));
         Moment {
             down: down.map(|proc| (proc.id, format!("{:?}", proc.state))).collect(),
+            unwilling: self.unwilling(),
             duties: self.duties(),
             waiting: waiting
                 .filter_map(|(index, person)| {
@@ -60,9 +64,40 @@ impl World {
             }
         }
         if masters {
-            duties.push(("the cluster".to_owned(), Duty::Direct, self.holders(Duty::Direct, |_| true)));
+            let holders = self.holders(Duty::Direct, |_| true);
+            // No master knows of those of other hosts that they are drained: when all are, nobody need direct.
+            let mut willing = self.masters().filter(|proc| !proc.drained).peekable();
+            let hosts: BTreeSet<usize> = self.masters().map(|proc| proc.host).collect();
+            if willing.peek().is_some() || hosts.len() == 1 || holders.len() > 1 {
+                duties.push(("the cluster".to_owned(), Duty::Direct, holders));
+            }
         }
         duties
+    }
+
+    fn masters(&self) -> impl Iterator<Item = &Proc> {
+        let is_master = |id| self.topology.process(id).is_some_and(|spec| spec.role == Role::Master);
+        self.procs.iter().filter(move |proc| is_master(proc.id))
+    }
+
+    /// Who was drained, and has a duty that another of those that can have it would take.
+    fn unwilling(&self) -> Vec<(ProcessId, Duty)> {
+        let masters = self.topology.has_masters();
+        let mut unwilling = Vec::new();
+        for (host, duty) in
+            (0..self.disks.len()).flat_map(|host| [Duty::Serve, Duty::Relay, Duty::Direct].map(|duty| (host, duty)))
+        {
+            let willing = |proc: &Proc| proc.state == State::Running && !proc.drained;
+            let others = if masters && duty == Duty::Direct {
+                self.masters().any(willing)
+            } else {
+                self.procs.iter().any(|proc| proc.host == host && willing(proc))
+            };
+            let drained = |id: &ProcessId| self.procs.iter().any(|proc| proc.id == *id && proc.drained);
+            let holders = self.holders(duty, |at| at == host).into_iter();
+            unwilling.extend(holders.filter(|id| others && drained(id)).map(|id| (id, duty)));
+        }
+        unwilling
     }
 
     fn holders(&self, duty: Duty, at: impl Fn(usize) -> bool) -> Vec<ProcessId> {

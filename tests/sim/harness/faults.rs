@@ -14,6 +14,7 @@ use gaggle::core::node::Node;
 use gaggle::wire::heartbeat::Duty;
 
 use super::dice::Dice;
+use super::drains::{self, End};
 use super::people::Memory;
 use super::world::{Event, State, World, micros};
 use super::{Mutant, Options};
@@ -56,8 +57,15 @@ pub(crate) enum Kind {
     Leave,
     /// Links get slow and lossy, or good again.
     Weather,
+    /// An operator drains any process, and ends it later ([`drains`]).
+    Drain,
+    /// An operator drains a process that holds this duty.
+    DrainHolder(Duty),
+    /// An operator drains two processes of a host, one soon after the other.
+    DrainTwo,
 }
 
+/// All but the drains, which are drawn apart: one more of these changes what every seed draws.
 const KINDS: &[Kind] = &[
     Kind::Kill,
     Kind::KillHolder(Duty::Serve),
@@ -96,6 +104,7 @@ pub(crate) enum Undo {
     ReadFast { host: usize },
     Room { host: usize },
     Return { proc: usize },
+    Drained { proc: usize, life: u32, end: End },
 }
 
 /// One fault of a run.
@@ -139,17 +148,20 @@ impl Faults {
         let mean = dice.between(150_000, if needed.is_empty() { 2_000_000 } else { 600_000 });
         // Clusters are hit while they start, too.
         let mut at = dice.between(0, 2_000_000);
-        let mut plan = VecDeque::new();
+        let mut plan = Vec::new();
         for index in 0.. {
             let Some(kind) = dice.pick(&kinds).filter(|_| at < options.faults_until) else { break };
             if options.faults.as_ref().is_none_or(|only| only.contains(&index)) {
-                plan.push_back(Fault { index, at, kind });
+                plan.push(Fault { index, at, kind });
             }
             at += dice.between(mean / 10, mean * 2);
         }
+        let (drains, drained) = drains::draw(options);
+        plan.extend(drained);
+        plan.sort_by_key(|fault| (fault.at, fault.index));
         Self {
-            kinds,
-            plan,
+            kinds: [kinds, drains].concat(),
+            plan: plan.into(),
             active: true,
             cut: BTreeSet::new(),
             dark: BTreeSet::new(),
@@ -234,8 +246,16 @@ impl World {
             Kind::LoseDisk => self.lose_disk(),
             Kind::Restore => self.back_up_or_restore(),
             Kind::SyncFails => self.disks[host].sync_fails = true,
-            Kind::Leave => self.leave(any, dice),
+            Kind::Leave if self.procs[any].state == State::Dead => {}
+            Kind::Leave => self.leave(any, dice.between(500_000, 4_000_000)),
             Kind::Weather => self.change_weather(dice),
+            Kind::Drain => self.drain(any, 0, dice),
+            Kind::DrainHolder(duty) => {
+                if let Some(proc) = self.holder(duty, dice) {
+                    self.drain(proc, 0, dice);
+                }
+            }
+            Kind::DrainTwo => self.drain_two(host, dice),
         }
     }
 
@@ -284,14 +304,12 @@ impl World {
         self.undo_after(dice.between(60_000, 6_000_000), Undo::Continue { proc });
     }
 
-    fn leave(&mut self, proc: usize, dice: &mut Dice) {
-        if self.procs[proc].state == State::Dead {
-            return;
-        }
+    /// SIGTERM, and a start by hand later.
+    pub(crate) fn leave(&mut self, proc: usize, returns_after: u64) {
         self.procs[proc].left = true;
         let life = self.procs[proc].life;
         self.reach(proc, life, Input::Terminate);
-        self.undo_after(dice.between(500_000, 4_000_000), Undo::Return { proc });
+        self.undo_after(returns_after, Undo::Return { proc });
     }
 
     fn cut_in_two(&mut self, dice: &mut Dice) {
@@ -321,7 +339,7 @@ impl World {
         self.faults.duplicated = dice.between(0, 200);
     }
 
-    fn undo_after(&mut self, micros: u64, undo: Undo) {
+    pub(crate) fn undo_after(&mut self, micros: u64, undo: Undo) {
         self.after(micros, Event::Undo(undo));
     }
 
@@ -340,6 +358,7 @@ impl World {
             Undo::ReadFast { host } => self.disks[*host].read_slowness = 1,
             Undo::Room { host } => self.disks[*host].full = false,
             Undo::Return { proc } => self.bring_back(*proc),
+            Undo::Drained { proc, life, end } => self.end_drained(*proc, *life, *end),
         }
     }
 

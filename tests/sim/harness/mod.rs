@@ -14,6 +14,7 @@ mod check;
 mod clock;
 mod dice;
 mod disk;
+mod drains;
 mod faults;
 mod history;
 mod line;
@@ -29,6 +30,7 @@ mod rows;
 mod shape;
 mod world;
 
+pub(crate) use drains::Drains;
 use history::Breach;
 pub(crate) use load::Loads;
 pub(crate) use mutants::Mutant;
@@ -47,6 +49,7 @@ pub(crate) struct Options {
     pub(crate) mutant: Option<Mutant>,
     pub(crate) loads: Loads,
     pub(crate) wires: Wires,
+    pub(crate) drains: Drains,
     /// Else one is drawn.
     pub(crate) shape: Option<Shape>,
     /// How many people; else that is drawn.
@@ -70,6 +73,7 @@ impl Options {
             mutant: None,
             loads: Loads::Drawn,
             wires: Wires::Drawn,
+            drains: Drains::Drawn,
             shape: None,
             people: None,
             who: None,

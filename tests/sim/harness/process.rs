@@ -30,6 +30,7 @@ impl World {
         process.backlog.clear();
         process.jobs.clear();
         process.writing = false;
+        process.drained = false;
         process.line = Line::default();
         let me = process.id;
         let versions = super::shape::versions(&self.options, proc, process.life);

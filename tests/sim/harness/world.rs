@@ -71,6 +71,8 @@ pub(crate) enum Event {
     FeedFrame { feed: FeedId, frame: Box<FeedFrame> },
     /// A person looks up, if this token is still the newest.
     Tick { person: usize, token: u64 },
+    /// An operator's drain reaches a process.
+    Drain { proc: usize, life: u32 },
     /// Something breaks.
     Fault,
     /// Something is mended.
@@ -114,6 +116,8 @@ pub(crate) struct Proc {
     pub(crate) line: Line,
     /// It ended by itself, or was told to leave: only an operator starts it again.
     pub(crate) left: bool,
+    /// It was told to have no duties for the rest of its life.
+    pub(crate) drained: bool,
 }
 
 impl Proc {
@@ -214,6 +218,7 @@ impl World {
                 writing: false,
                 line: Line::default(),
                 left: false,
+                drained: false,
             }));
         }
         let hosts = topology.hosts.iter().map(|_| Facts::default()).collect();
@@ -348,6 +353,7 @@ impl World {
             Event::Frame { conn, frame } => self.on_frame(conn, *frame),
             Event::FeedFrame { feed, frame } => self.on_feed_frame(feed, *frame),
             Event::Tick { person, token } => self.on_tick(person, token),
+            Event::Drain { proc, life } => self.on_drain(proc, life),
             Event::Fault => self.on_fault(),
             Event::Undo(undo) => self.on_undo(&undo),
         }

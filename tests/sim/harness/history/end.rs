@@ -89,6 +89,8 @@ pub(crate) struct Moment {
     pub(crate) down: Vec<(ProcessId, String)>,
     /// Groups of which one is to hold a duty, and who does.
     pub(crate) duties: Vec<(String, Duty, Vec<ProcessId>)>,
+    /// Who was drained, and has a duty though another would take it.
+    pub(crate) unwilling: Vec<(ProcessId, Duty)>,
     /// People who wait, for the answer to which call, and how it stands.
     pub(crate) waiting: Vec<(usize, RequestId, String)>,
     /// What each host holds; none before its first commit.
@@ -117,6 +119,9 @@ impl Moment {
         }
         if let Some((group, duty, holders)) = self.duties.iter().find(|(_, _, holders)| holders.len() != 1) {
             return Err(unrest(format!("{group} has {duty:?} at {holders:?}")));
+        }
+        if let Some((proc, duty)) = self.unwilling.first() {
+            return Err(unrest(format!("{proc} was drained, and has {duty:?} though another would take it")));
         }
         Ok(())
     }

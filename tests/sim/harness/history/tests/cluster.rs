@@ -201,7 +201,7 @@ fn p6_no_epoch_is_taken_twice() {
 fn well() -> Moment {
     let held = vec![Some((vector(2), Digest(2))); 2];
     let duties = vec![("host 0".to_owned(), Duty::Serve, vec!["W1".parse().unwrap()])];
-    Moment { down: Vec::new(), duties, waiting: Vec::new(), held, unended: Vec::new() }
+    Moment { down: Vec::new(), duties, unwilling: Vec::new(), waiting: Vec::new(), held, unended: Vec::new() }
 }
 
 #[test]
@@ -217,6 +217,8 @@ fn p7_all_run_and_each_duty_has_one_holder() {
         assert_eq!(broken(history.on_moment(&moment)), Some(Promise::P7), "{holders:?}");
     }
     let moment = Moment { down: vec![("W1".parse().unwrap(), "Dead".to_owned())], ..well() };
+    assert_eq!(broken(history.on_moment(&moment)), Some(Promise::P7));
+    let moment = Moment { unwilling: vec![("W1".parse().unwrap(), Duty::Serve)], ..well() };
     assert_eq!(broken(history.on_moment(&moment)), Some(Promise::P7));
 }
 
