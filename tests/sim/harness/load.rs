@@ -130,6 +130,7 @@ impl World {
             let (verdict, since, within) = match moment.is_manned() {
                 Err(breach) => {
                     sound_at = None;
+                    self.history.sound_since = None;
                     (Err(breach), begun, WHOLE_WITHIN)
                 }
                 Ok(()) => {

@@ -206,16 +206,19 @@ impl History {
 
     /// All processes of a host die: nobody has seen what had to have two copies and had one.
     pub(crate) fn on_dark(&self, host: usize, clock: u64) -> Verdict {
-        for (origin, seq) in self.hosts[host].vector().iter() {
-            for alone in self.held_elsewhere(host, origin).0 + 1..=seq.0 {
-                let alone = EntryId { origin, seq: Seq(alone) };
-                // The other copy may have been lost a moment ago: two failures at once.
-                if !self.losses.held.holds(alone) {
-                    self.check_unseen(alone, clock, "host is down")?;
-                }
-            }
-        }
-        Ok(())
+        let held = self.hosts[host].vector();
+        let mut alone = self.beyond(&held, |origin| self.held_elsewhere(host, origin));
+        // The other copy may have been lost a moment ago: two failures at once.
+        alone.retain(|entry| !self.losses.held.holds(*entry));
+        self.check_unseen(&alone, clock, "host is down")
+    }
+
+    /// The entries of a vector after what is left of each origin.
+    fn beyond(&self, held: &Vector, left: impl Fn(Origin) -> Seq) -> Vec<EntryId> {
+        let of = |(origin, seq): (Origin, Seq)| {
+            (left(origin).0 + 1..=seq.0).map(move |seq| EntryId { origin, seq: Seq(seq) })
+        };
+        held.iter().flat_map(of).collect()
     }
 
     /// How far any other host holds an origin.
@@ -227,29 +230,31 @@ impl History {
     /// A host's disk is emptied, or put back to a backup.
     pub(crate) fn on_replaced(&mut self, host: usize, new: Facts, clock: u64) -> Verdict {
         let before = std::mem::replace(&mut self.hosts[host], new).vector();
-        let mut verdict = Ok(());
-        for (origin, seq) in before.iter() {
-            let left = self.hosts[host].vector().get(origin).max(self.held_elsewhere(host, origin));
-            for gone in left.0 + 1..=seq.0 {
-                let gone = EntryId { origin, seq: Seq(gone) };
-                verdict = verdict.and(self.check_unseen(gone, clock, "disk is lost"));
-                self.losses.gone.insert(gone);
-            }
-        }
+        let left = |origin| self.hosts[host].vector().get(origin).max(self.held_elsewhere(host, origin));
+        let gone = self.beyond(&before, left);
+        let verdict = self.check_unseen(&gone, clock, "disk is lost");
+        self.losses.gone.extend(gone);
         self.losses.held.merge(&before);
         verdict
     }
 
     /// Nobody has seen what had to have two copies and had one.
-    fn check_unseen(&self, entry: EntryId, clock: u64, whose: &str) -> Verdict {
-        // A write of which fewer copies could be had is answered after this, shown, and lost if it must be.
+    fn check_unseen(&self, alone: &[EntryId], clock: u64, whose: &str) -> Verdict {
+        // A write of which fewer copies could be had is answered after this, shown, and lost if it must be; and nothing waits
+        // then for hosts that lack it.
         let wait = u64::try_from(gaggle::limits::COPIES_WAIT.as_micros()).unwrap_or(u64::MAX);
-        let waited = self.losses.made_at.get(&entry).is_none_or(|at| clock - at >= wait);
-        let seen = self.people.iter().position(|person| self.names(&person.token.vector, entry));
-        let blamed = seen.filter(|_| !waited && !self.losses.thin.contains(&entry.origin));
-        never(blamed.is_some(), Promise::P3(Session::MonotonicReads), || {
-            format!("person{} has seen {entry:?}, and the {whose} that had the only copy", blamed.unwrap_or_default())
-        })
+        let waited = |entry: &EntryId| self.losses.made_at.get(entry).is_none_or(|at| clock - at >= wait);
+        if alone.iter().any(waited) {
+            return Ok(());
+        }
+        let seen = |entry: EntryId| self.people.iter().position(|person| self.names(&person.token.vector, entry));
+        let blamed = alone.iter().filter(|entry| !self.losses.thin.contains(&entry.origin));
+        match blamed.copied().find_map(|entry| Some(entry).zip(seen(entry))) {
+            Some((entry, person)) => never(true, Promise::P3(Session::MonotonicReads), || {
+                format!("person{person} has seen {entry:?}, and the {whose} that had the only copy")
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Whether nobody can be blamed for the lack of this entry.
