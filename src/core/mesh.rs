@@ -188,13 +188,16 @@ impl Mesh {
         if life != Life::Stopped {
             sibling.stopped_at = None;
         }
+        // That it was drained holds for the run that said so, however the next one is first seen.
+        if restarted || matches!(life, Life::Dead | Life::Left) {
+            sibling.willing = Willing::Yes;
+        }
         match life {
             Life::Up => {
                 sibling.heard_at = now.mono;
                 // One that was stopped, or is shown once more, is what it was.
                 if restarted || matches!(was, Life::Dead | Life::Left) {
                     sibling.up_at = now.mono;
-                    sibling.willing = Willing::Yes;
                     sibling.duties.clear();
                 }
             }

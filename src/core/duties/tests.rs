@@ -180,10 +180,14 @@ fn a_drained_process_is_drained_until_it_starts_anew() {
     }
     let process = id("W2");
     two.happens(0, Input::Peer { from: process, message: crate::wire::peer::PeerMessage::Drained });
-    for (life, pid, drained) in
-        [(Life::Up, 7, true), (Life::Stopped, 7, true), (Life::Up, 7, true), (Life::Up, 8, false)]
-    {
-        two.happens(0, Input::Sibling { process, life, pid });
-        assert_eq!(two.nodes[0].mesh.is_drained(process), drained, "{life:?} as {pid}");
-    }
+    let seen = |two: &mut Two, steps: &[(Life, u32, bool)]| {
+        for (life, pid, drained) in steps {
+            two.happens(0, Input::Sibling { process, life: *life, pid: *pid });
+            assert_eq!(two.nodes[0].mesh.is_drained(process), *drained, "{life:?} as {pid}");
+        }
+    };
+    seen(&mut two, &[(Life::Up, 7, true), (Life::Stopped, 7, true), (Life::Up, 7, true), (Life::Up, 8, false)]);
+    // One that is stopped as soon as it starts.
+    two.happens(0, Input::Peer { from: process, message: crate::wire::peer::PeerMessage::Drained });
+    seen(&mut two, &[(Life::Up, 8, true), (Life::Dead, 0, false), (Life::Stopped, 9, false), (Life::Up, 9, false)]);
 }
