@@ -8,15 +8,21 @@ use gaggle::wire::heartbeat::Duty;
 use super::super::end::{Moment, Shown};
 use super::*;
 
+/// A post that so many hosts have.
+fn posted_on(hosts: usize) -> (Script, Asked, Entry) {
+    let mut script = Script::new();
+    let asked = script.call(0, "a", post("a"));
+    let entry = script.entry(0, &asked, 1);
+    for host in 0..hosts {
+        assert_eq!(script.commit(host, std::slice::from_ref(&entry)), Ok(()));
+    }
+    (script, asked, entry)
+}
+
 #[test]
 fn p1_an_acknowledgement_counts_only_durable_copies() {
     let broken_by = |hosts: usize| {
-        let mut script = Script::new();
-        let asked = script.call(0, "a", post("a"));
-        let entry = script.entry(0, &asked, 1);
-        for host in 0..hosts {
-            assert_eq!(script.commit(host, std::slice::from_ref(&entry)), Ok(()));
-        }
+        let (mut script, _, entry) = posted_on(hosts);
         let result = Ok(Response::Written(script.written(0, &entry)));
         broken(script.history.on_reply(&ServerFrame::Response { number: 1, token: Token::default(), result }, 0))
     };
@@ -84,12 +90,7 @@ fn p3_nothing_is_called_missing_that_can_be_had() {
 #[test]
 fn p3_nobody_has_seen_what_only_a_dead_host_has() {
     let broken_by = |hosts: usize| {
-        let mut script = Script::new();
-        let asked = script.call(0, "a", post("a"));
-        let entry = script.entry(0, &asked, 1);
-        for host in 0..hosts {
-            assert_eq!(script.commit(host, std::slice::from_ref(&entry)), Ok(()));
-        }
+        let (mut script, asked, entry) = posted_on(hosts);
         assert_eq!(script.acknowledge(0, &asked, &entry), Ok(()));
         broken(script.history.on_dark(0, 2))
     };
