@@ -288,6 +288,10 @@ impl Scene<'_> {
         figures.errors += u64::try_from(heard.errors.len()).unwrap_or(u64::MAX);
         figures.first_error = figures.first_error.take().or_else(|| heard.errors.into_iter().next());
         (figures.told, figures.looks) = (heard.told, heard.looks);
+        if let Some(wrong) = heard.first_wrong {
+            let message = format!("{}: readers were shown what is wrong; the first: {wrong}", figures.fault.name());
+            self.context.out.notice("drill-readers", &message);
+        }
         figures.digests = digests(&self.ground.converged(&mut self.watch).await?);
         figures.findings = check_hosts(self.ground, &self.place, &said).await?;
         figures.findings += heard.findings;

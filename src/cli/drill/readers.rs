@@ -53,6 +53,17 @@ pub(super) struct Heard {
     /// Looks that were judged.
     pub(super) looks: u64,
     pub(super) errors: Vec<String>,
+    /// The first thing that is wrong, for who looks for its cause.
+    pub(super) first_wrong: Option<String>,
+}
+
+impl Heard {
+    fn add(&mut self, findings: Findings, of: impl FnOnce() -> String) {
+        if !findings.is_clean() {
+            self.first_wrong.get_or_insert_with(of);
+        }
+        self.findings += findings;
+    }
 }
 
 impl Readings {
@@ -119,15 +130,17 @@ impl Followers {
         while let Some(joined) = self.following.join_next().await {
             let (session, told) = joined.map_err(|error| Failure::failed(format!("a follower ended: {error}")))?;
             session.close().await;
-            for (told, said) in told.into_iter().zip(said) {
+            for (person, (told, said)) in told.into_iter().zip(said).enumerate() {
                 heard.told += u64::try_from(told.len()).unwrap_or(u64::MAX);
-                heard.findings += check_feed(said, told);
+                let findings = check_feed(said, told);
+                heard.add(findings, || format!("what a feed told of {}: {findings:?}", name(person)));
             }
         }
         let log = std::mem::take(&mut *self.readings.log());
         for look in &log.looks {
             heard.looks += 1;
-            heard.findings += said.get(look.person).map(|said| check_look(said, look)).unwrap_or_default();
+            let findings = said.get(look.person).map(|said| check_look(said, look)).unwrap_or_default();
+            heard.add(findings, || format!("{look:?}"));
         }
         heard.errors = log.errors;
         Ok(heard)
