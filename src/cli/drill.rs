@@ -1,5 +1,5 @@
 //! `drill`: measured failures. A throw-away cluster of its own under the load of a crowd, a fault again and again, the
-//! pauses that clients saw, and a check of everything that was said against what every host shows.
+//! pauses that clients saw, and a check of everything that was said against what every host shows and live feeds told.
 //!
 //! Nothing outside is touched, and nothing is left behind: [`ground`] owns the processes and their folder, and is ended
 //! here whatever happens; if this program is killed, the kernel ends the processes with it. Networks, disks and clocks
@@ -16,6 +16,7 @@ mod figures;
 mod ground;
 mod history;
 mod network;
+mod readers;
 mod room;
 mod terrain;
 
@@ -93,7 +94,7 @@ pub(crate) async fn run(context: &Context, args: &DrillArgs) -> Result<u8, Failu
             context.out.object(&figures.to_json())?;
         }
         if let Some(error) = &figures.first_error {
-            let message = format!("{}: {} posts failed; the first: {error}", fault.name(), figures.errors);
+            let message = format!("{}: {} calls failed; the first: {error}", fault.name(), figures.errors);
             context.out.notice("drill-errors", &message);
         }
         all.push(figures);
@@ -277,15 +278,23 @@ impl Scene<'_> {
 
     /// Everybody stops, and what was said is compared with what is shown.
     async fn check(mut self) -> Result<Figures, Failure> {
-        let said = self.crowd.finish().await?;
+        let (said, heard) = self.crowd.finish().await?;
         let figures = &mut self.figures;
         for said in &said {
             figures.posts += said.posts;
             figures.errors += u64::try_from(said.errors.len()).unwrap_or(u64::MAX);
             figures.first_error = figures.first_error.take().or_else(|| said.errors.values().next().cloned());
         }
+        figures.errors += u64::try_from(heard.errors.len()).unwrap_or(u64::MAX);
+        figures.first_error = figures.first_error.take().or_else(|| heard.errors.into_iter().next());
+        (figures.told, figures.looks) = (heard.told, heard.looks);
+        if let Some(wrong) = heard.first_wrong {
+            let message = format!("{}: readers were shown what is wrong; the first: {wrong}", figures.fault.name());
+            self.context.out.notice("drill-readers", &message);
+        }
         figures.digests = digests(&self.ground.converged(&mut self.watch).await?);
         figures.findings = check_hosts(self.ground, &self.place, &said).await?;
+        figures.findings += heard.findings;
         Ok(self.figures)
     }
 }

@@ -1,4 +1,5 @@
-//! The load of a drill: people who post, each with one post under way, and the gaps between their answers.
+//! The load of a drill: people who post, each with one post under way, and the gaps between their answers. Now and then
+//! they look at what they posted, beside the next post, so that no gap holds a read.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,16 +11,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::context::Place;
 use crate::cli::drill::ground::Ground;
-use crate::cli::drill::history::{Findings, Said, check};
+use crate::cli::drill::history::{Findings, Look, Said, check};
 use crate::cli::drill::now;
+use crate::cli::drill::readers::{FOLLOWERS, Followers, Heard, Readings, follower, lacks_something};
 use crate::cli::failure::Failure;
 use crate::cli::session::{Person, Session, notice_words};
-use crate::client::{Identity, Notices, WriteOp};
+use crate::client::{Identity, Notices, ShownPost, WriteOp};
 use crate::id::{RequestId, UserName, Vector};
 use crate::limits;
 
+/// What names of people who post begin with.
+const NAME: &str = "drill-";
 /// The pause after an error.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
+/// After so many posts a person looks at them.
+const LOOK_AFTER: u64 = 50;
 /// How long everybody's next answers are waited for.
 const ANSWERS_WAIT: Duration = Duration::from_secs(60);
 /// Answers that everybody has between two faults, so that each gap has one cause.
@@ -39,20 +45,46 @@ struct Tally {
     last: Instant,
     /// Since the gaps were last begun anew.
     longest: Duration,
+    /// What the session is told.
+    notices: Notices,
+}
+
+impl Tally {
+    /// Notes whether something that was seen has got out of reach since this was last asked. The post that was answered
+    /// last was made without what is before it, or the next one will be.
+    fn note_torn(&mut self) {
+        if lacks_something(&mut self.notices) {
+            self.said.torn.extend([self.said.posts.saturating_sub(1), self.said.posts]);
+        }
+    }
 }
 
 type Shared = Arc<Mutex<Tally>>;
 
-/// People who post.
+/// People who post, and those who follow them.
 #[derive(Debug)]
 pub(super) struct Crowd {
     tallies: Vec<Shared>,
     stop: CancellationToken,
     posting: JoinSet<Result<Session, Failure>>,
+    followers: Followers,
 }
 
-fn name(number: usize) -> String {
-    format!("drill-{number}")
+/// The name of somebody who posts.
+pub(super) fn name(number: usize) -> String {
+    format!("{NAME}{number}")
+}
+
+/// Whose name it is.
+pub(super) fn person_of(name: &str) -> Option<usize> {
+    name.strip_prefix(NAME)?.parse().ok()
+}
+
+/// The number of this person's post; none if it is another one's, or has another one's words: that was made by nobody.
+pub(super) fn number_of(post: &ShownPost, person: usize) -> Option<u64> {
+    let number: u64 = post.text.parse().ok()?;
+    let name = name(person);
+    (post.author == name && post.id.as_str() == format!("{name}/{number}")).then_some(number)
 }
 
 /// A new person of this name: a key, a connection, a name.
@@ -65,7 +97,7 @@ pub(super) async fn log_in(ground: &Ground, place: &Place, name: &str) -> Result
 }
 
 impl Crowd {
-    /// Logs them in; they begin to post, each this long after the answer to the last.
+    /// Logs them in; they begin to post, each this long after the answer to the last, when the followers follow.
     pub(super) async fn start(ground: &Ground, place: &Place, count: usize, pace: Duration) -> Result<Self, Failure> {
         let mut sessions = Vec::new();
         for number in 0..count {
@@ -73,16 +105,24 @@ impl Crowd {
         }
         let (stop, mut posting) = (CancellationToken::new(), JoinSet::new());
         let log = Arc::new(Mutex::new(File::create(ground.folder().join(LOG)).ok()));
+        let (readings, mut readers) = (Readings::default(), Vec::new());
+        for number in 0..FOLLOWERS {
+            let session = log_in(ground, place, &follower(number)).await?;
+            crate::cli::spawn(note_moves(session.notices(), follower(number), Arc::clone(&log)));
+            readers.push(session);
+        }
+        let followers = Followers::start(readers, count, readings.clone()).await?;
         let mut tallies = Vec::new();
         for (number, session) in sessions.into_iter().enumerate() {
-            let fresh = Tally { said: Said::default(), answers: 0, last: now(), longest: Duration::ZERO };
+            let (said, notices) = (Said::default(), session.notices());
+            let fresh = Tally { said, answers: 0, last: now(), longest: Duration::ZERO, notices };
             let tally = Arc::new(Mutex::new(fresh));
             crate::cli::spawn(note_moves(session.notices(), name(number), Arc::clone(&log)));
-            let task = post(session, number, pace, Arc::clone(&tally), stop.clone());
-            posting.spawn(task);
+            let poster = Poster { session, person: number, tally: Arc::clone(&tally), readings: readings.clone() };
+            posting.spawn(poster.run(pace, stop.clone()));
             tallies.push(tally);
         }
-        Ok(Self { tallies, stop, posting })
+        Ok(Self { tallies, stop, posting, followers })
     }
 
     /// Gaps that end from now on count.
@@ -109,13 +149,15 @@ impl Crowd {
         Ok(())
     }
 
-    /// Stops, and tells what each person said.
-    pub(super) async fn finish(mut self) -> Result<Vec<Said>, Failure> {
+    /// Stops, and tells what each person said, and what was read of it.
+    pub(super) async fn finish(mut self) -> Result<(Vec<Said>, Heard), Failure> {
         self.stop.cancel();
         while let Some(joined) = self.posting.join_next().await {
             joined.map_err(|error| Failure::failed(format!("a client ended: {error}")))??.close().await;
         }
-        Ok(self.tallies.iter().map(|tally| lock(tally).said.clone()).collect())
+        let said: Vec<Said> = self.tallies.iter().map(|tally| lock(tally).said.clone()).collect();
+        let heard = self.followers.finish(&said).await?;
+        Ok((said, heard))
     }
 }
 
@@ -135,40 +177,77 @@ fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
     tally.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn post(
+/// One of those who post.
+#[derive(Clone)]
+struct Poster {
     session: Session,
     person: usize,
-    pace: Duration,
     tally: Shared,
-    stop: CancellationToken,
-) -> Result<Session, Failure> {
-    let mut number = 0;
-    while !stop.is_cancelled() {
-        let refused = |error| Failure::failed(format!("{error}"));
-        let id: RequestId = format!("{}/{number}", name(person)).parse().map_err(refused)?;
-        let text = number.to_string().parse().map_err(|error| Failure::failed(format!("{error}")))?;
-        let result = session.write(id, WriteOp::Post { text }, None).await;
-        let at = now();
-        let pause = {
-            let mut tally = lock(&tally);
-            tally.said.posts = number + 1;
-            match result {
-                Ok(_) => {
-                    tally.longest = tally.longest.max(at - tally.last);
-                    tally.last = at;
-                    tally.answers += 1;
-                    pace
-                }
-                Err(failure) => {
-                    tally.said.errors.insert(number, failure.message);
-                    ERROR_PAUSE
-                }
+    readings: Readings,
+}
+
+impl Poster {
+    async fn run(self, pace: Duration, stop: CancellationToken) -> Result<Session, Failure> {
+        let (mut number, mut looking) = (0, JoinSet::new());
+        while !stop.is_cancelled() {
+            let pause = match self.post(number).await? {
+                Answered::Yes => pace,
+                Answered::No => ERROR_PAUSE,
+            };
+            while looking.try_join_next().is_some() {}
+            // Beside the next posts, one at a time; not everybody at once.
+            let due = number % LOOK_AFTER == u64::try_from(self.person).unwrap_or(0) % LOOK_AFTER;
+            if pause == pace && due && looking.is_empty() {
+                looking.spawn(self.clone().look(number));
             }
-        };
-        number += 1;
-        tokio::time::sleep(pause).await;
+            number += 1;
+            tokio::time::sleep(pause).await;
+        }
+        while looking.join_next().await.is_some() {}
+        Ok(self.session)
     }
-    Ok(session)
+
+    async fn post(&self, number: u64) -> Result<Answered, Failure> {
+        let refused = |error| Failure::failed(format!("{error}"));
+        let id: RequestId = format!("{}/{number}", name(self.person)).parse().map_err(refused)?;
+        let text = number.to_string().parse().map_err(|error| Failure::failed(format!("{error}")))?;
+        lock(&self.tally).said.posts = number + 1;
+        let result = self.session.write(id, WriteOp::Post { text }, None).await;
+        let at = now();
+        let mut tally = lock(&self.tally);
+        tally.note_torn();
+        match result {
+            Ok(_) => {
+                tally.longest = tally.longest.max(at - tally.last);
+                tally.last = at;
+                tally.answers += 1;
+                Ok(Answered::Yes)
+            }
+            Err(failure) => {
+                tally.said.errors.insert(number, failure.message);
+                Ok(Answered::No)
+            }
+        }
+    }
+
+    /// Whoever had an answer to this post sees it.
+    async fn look(self, known: u64) {
+        let shown = self.readings.newest(&self.session, &name(self.person), self.person).await;
+        let said = {
+            let mut tally = lock(&self.tally);
+            tally.note_torn();
+            tally.said.posts
+        };
+        if let Some(shown) = shown {
+            self.readings.add(Look { person: self.person, known, said: Some(said), shown });
+        }
+    }
+}
+
+/// Whether a post was acknowledged.
+enum Answered {
+    Yes,
+    No,
 }
 
 /// What all hosts show of what was said, each host asked for itself.
@@ -204,17 +283,12 @@ async fn check_person(session: &Session, person: usize, said: &Said) -> Result<F
 /// The numbers of the posts of a person, as they are shown.
 async fn shown(session: &Session, person: usize) -> Result<Vec<Option<u64>>, Failure> {
     let (name, limit) = (name(person), limits::TIMELINE_POSTS_MAX);
-    let prefix = format!("{name}/");
     let mut numbers = Vec::new();
     let mut since = Vector::new();
     loop {
         let page = session.timeline(Some(name.clone()), limit, Some(since)).await?;
         let count = page.posts.len();
-        numbers.extend(page.posts.iter().map(|post| {
-            let number = post.id.as_str().strip_prefix(&prefix)?.parse().ok()?;
-            // The text says the number, too: a post with another one's words was made by nobody.
-            (post.author == name && post.text == format!("{number}")).then_some(number)
-        }));
+        numbers.extend(page.posts.iter().map(|post| number_of(post, person)));
         if count < usize::try_from(limit).unwrap_or(usize::MAX) {
             return Ok(numbers);
         }

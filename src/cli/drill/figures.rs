@@ -60,6 +60,10 @@ pub(super) struct Figures {
     pub(super) errors: u64,
     pub(super) first_error: Option<String>,
     pub(super) findings: Findings,
+    /// Posts that live feeds told.
+    pub(super) told: u64,
+    /// Looks at newest posts that were judged.
+    pub(super) looks: u64,
     /// Whether hosts with the same entries had the same digest.
     pub(super) digests: Digests,
 }
@@ -97,6 +101,8 @@ impl Figures {
             errors: 0,
             first_error: None,
             findings: Findings::default(),
+            told: 0,
+            looks: 0,
             digests: Digests::Equal,
         }
     }
@@ -114,7 +120,7 @@ impl Figures {
 
     /// For programs.
     pub(super) fn to_json(&self) -> Value {
-        let Findings { lost, doubled, disordered, invented } = self.findings;
+        let Findings { lost, doubled, disordered, invented, untold, twice, stale } = self.findings;
         let mut value = json!({
             "v": 1,
             "fault": self.fault.name(),
@@ -132,6 +138,11 @@ impl Figures {
             "doubled": doubled,
             "disordered": disordered,
             "invented": invented,
+            "told": self.told,
+            "untold": untold,
+            "twice": twice,
+            "looks": self.looks,
+            "stale": stale,
             "errors": self.errors,
             "digests": self.digests.name(),
         });
@@ -171,6 +182,9 @@ pub(super) fn table(all: &[Figures]) -> String {
         "LOST",
         "DOUBLED",
         "DISORDERED",
+        "UNTOLD",
+        "TWICE",
+        "STALE",
         "ERRORS",
         "DIGESTS",
     ]);
@@ -188,6 +202,9 @@ pub(super) fn table(all: &[Figures]) -> String {
             figures.findings.lost.to_string(),
             figures.findings.doubled.to_string(),
             (figures.findings.disordered + figures.findings.invented).to_string(),
+            figures.findings.untold.to_string(),
+            figures.findings.twice.to_string(),
+            figures.findings.stale.to_string(),
             figures.errors.to_string(),
             figures.digests.name().to_owned(),
         ];
@@ -239,6 +256,9 @@ mod tests {
             Figures { digests: Digests::Different, ..clean() },
             Figures { findings: Findings { lost: 1, ..Findings::default() }, ..clean() },
             Figures { findings: Findings { doubled: 1, ..Findings::default() }, ..clean() },
+            Figures { findings: Findings { untold: 1, ..Findings::default() }, ..clean() },
+            Figures { findings: Findings { twice: 1, ..Findings::default() }, ..clean() },
+            Figures { findings: Findings { stale: 1, ..Findings::default() }, ..clean() },
         ];
         assert!(broken.iter().all(|figures| !figures.is_clean()));
         assert!(table(&broken).contains("different"));
