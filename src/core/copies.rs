@@ -115,6 +115,12 @@ impl Copies {
         }
     }
 
+    /// The same of a cursor of a line, which may stand before entries whose followers it holds.
+    pub(crate) fn shorten_line(&self, cursor: &mut Vector) {
+        self.retired.lower(cursor);
+        self.shorten(cursor);
+    }
+
     /// An origin of an earlier incarnation of this host that has come to its end: every host holds as much of it as this
     /// one, and that has not been said yet.
     pub(crate) fn ended(&self, present: Origin) -> Option<(Origin, Seq)> {

@@ -244,7 +244,7 @@ impl Node {
         let mut result = result;
         if let Ok(Answer::Posts { posts, cursor, .. }) = &mut result {
             let cursors = posts.iter_mut().map(|post| &mut post.cursor).chain([cursor]);
-            cursors.for_each(|cursor| term.primary.copies.shorten(cursor));
+            cursors.for_each(|cursor| term.primary.copies.shorten_line(cursor));
         }
         let frame = ServerFrame::Response { number, token: term.primary.token(), result: result.map(Response::Answer) };
         out.push(Output::Reply { client, frame });

@@ -96,21 +96,36 @@ impl Retired {
         newer
     }
 
+    /// Makes a cursor of a line such that nothing of an origin counts as implied which it does not hold. A line's cursor
+    /// stands before later lines of each origin, so it may hold the end of an origin and nothing of that. Whatever comes
+    /// after the end comes after all of the origin, and so after the line: it does no harm to stand before the end.
+    pub fn lower(&self, cursor: &mut Vector) {
+        for one in &self.0 {
+            if cursor.holds(one.by) && cursor.get(one.origin) == Seq::ZERO {
+                cursor.set(one.by.origin, Seq(one.by.seq.0 - 1));
+            }
+        }
+    }
+
     /// Leaves origins out that other parts of the vector imply, by entries of which this holds.
     pub fn shorten(&self, vector: &mut Vector, may: impl Fn(EntryId) -> bool) {
-        let implied = |one: &&Retirement| vector.holds(one.by) && vector.get(one.origin) == one.last && may(one.by);
+        let further = |one: &Retirement| {
+            self.0.iter().any(|other| other.origin == one.origin && other.last > one.last && vector.holds(other.by))
+        };
+        let ends = |one: &Retirement| vector.holds(one.by) && vector.get(one.origin) == one.last && !further(one);
+        let implied = |one: &&Retirement| ends(one) && may(one.by);
         let gone: Vec<Origin> = self.0.iter().filter(implied).map(|one| one.origin).collect();
         for origin in gone {
             vector.set(origin, Seq::ZERO);
         }
     }
 
-    /// Names again what the vector implies.
+    /// Names again what the vector implies: a cursor of a line may well name a part of an origin, and hold its end.
     pub fn complete(&self, vector: &mut Vector) {
         // From the last: an origin that is implied may hold the entry that implies another one.
         for one in self.0.iter().rev() {
-            if vector.holds(one.by) {
-                vector.raise(one.origin, one.last);
+            if vector.holds(one.by) && vector.get(one.origin) == Seq::ZERO {
+                vector.set(one.origin, one.last);
             }
         }
     }
@@ -183,5 +198,24 @@ mod tests {
         let mut some = vector(&[(3, 9), (7, 6), (1, 2)]);
         three().shorten(&mut some, |by| by.origin == origin(7));
         assert_eq!(some, vector(&[(7, 6), (1, 2)]));
+    }
+
+    #[test]
+    fn an_origin_that_has_ended_twice_is_left_out_at_its_last_end_only() {
+        let later = Retirement {
+            hlc: Hlc(40),
+            by: EntryId { origin: origin(1), seq: Seq(5) },
+            origin: origin(7),
+            last: Seq(8),
+        };
+        let mut ends = three();
+        ends.extend([later]);
+        for held in [[(7, 6), (1, 5)], [(7, 8), (1, 5)], [(7, 6), (1, 4)]] {
+            let mut some = vector(&held);
+            ends.shorten(&mut some, |_| true);
+            assert_eq!(some.len(), if held == [(7, 6), (1, 5)] { 2 } else { 1 }, "{held:?}");
+            ends.complete(&mut some);
+            assert_eq!((some.get(origin(7)), some.get(origin(1))), (Seq(held[0].1), Seq(held[1].1)));
+        }
     }
 }

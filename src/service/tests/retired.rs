@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::id::RequestId;
-use crate::service::retired::Retirement;
+use crate::service::query::{self, Answer, Query};
+use crate::service::retired::{Retired, Retirement};
 
 /// The next incarnation of a host.
 fn begin_anew(host: &mut Host) -> Origin {
@@ -113,4 +114,53 @@ fn a_log_that_has_ended_goes_with_its_digests() {
     assert_eq!(of_former(&a), 1);
     a.write(Write::Cut([(former, Seq(2))].into_iter().collect()));
     assert_eq!((of_former(&a), last(&a, former)), (0, Seq(2)));
+}
+
+/// A cursor of a line as it goes to a client, and as it is when it comes back.
+fn there_and_back(retired: &Retired, cursor: &Vector) -> Vector {
+    let mut cursor = cursor.clone();
+    retired.lower(&mut cursor);
+    retired.shorten(&mut cursor, |_| true);
+    retired.complete(&mut cursor);
+    cursor
+}
+
+#[test]
+fn a_timeline_goes_on_after_each_of_its_lines_whatever_origins_have_ended() {
+    let mut a = Host::new("a", 1_000);
+    a.register(1, "ann");
+    let (mut all, mut present) = (Vec::new(), 0);
+    for text in ["one", "two", "-", "three", "-", "-", "four", "five", "-", "six"] {
+        if text == "-" {
+            let former = begin_anew(&mut a);
+            let end = Write::Retire { origin: former, last: last(&a, former) };
+            // Twice none at all was made under an origin but for the end of the one before.
+            assert_eq!(a.write(end), Wrote::Done);
+            present += 1;
+        } else {
+            a.post(1, text);
+            all.push(text.to_owned());
+        }
+    }
+    let standing = a.standing();
+    assert_eq!((standing.retired.iter().count(), standing.vector.len()), (present, present + 1));
+    let lines = |since: Option<Vector>, limit: u32| {
+        let query = Query::Timeline { user: user(1), of: None, limit, since, before: None };
+        let Ok(Answer::Posts { posts, .. }) = query::answer(&a.rows, &standing.vector, &query) else { panic!() };
+        posts.into_iter().map(|post| (post.text, post.cursor)).collect::<Vec<_>>()
+    };
+    let whole = lines(None, 100);
+    assert_eq!(whole.iter().map(|(text, _)| text).collect::<Vec<_>>(), all.iter().collect::<Vec<_>>());
+    for limit in [1, 2, 100] {
+        for (at, (_, cursor)) in whole.iter().enumerate() {
+            let (mut since, mut rest) = (there_and_back(&standing.retired, cursor), Vec::new());
+            loop {
+                let page = lines(Some(since.clone()), limit);
+                let Some((_, cursor)) = page.last() else { break };
+                since = there_and_back(&standing.retired, cursor);
+                rest.extend(page.into_iter().map(|(text, _)| text));
+            }
+            assert_eq!(rest, all[at + 1..], "after line {at}, by {limit}");
+        }
+    }
 }
