@@ -1,6 +1,6 @@
 //! Retention: which posts need not be kept, and how they go at every host alike.
 //!
-//! An entry [`Op::Trim`] names a time; of all that a host has met, the largest counts (its *trim*). The state stays a
+//! An entry [`Trim`](crate::service::entry::Op::Trim) names a time; of all that a host has met, the largest counts (its *trim*). The state stays a
 //! function of the set of entries, because what a trim leaves out is told by a row itself and the trim alone:
 //! - A **post** goes when its time, the smallest stamp of its request id, is below the trim. Its request row stays, so
 //!   that a retry finds it and an entry with the same id, whenever it comes, brings nothing back.
