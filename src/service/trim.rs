@@ -1,6 +1,6 @@
 //! Retention: which posts need not be kept, and how they go at every host alike.
 //!
-//! An entry [`Trim`](crate::service::entry::Op::Trim) names a time; of all that a host has met, the largest counts (its *trim*). The state stays a
+//! An entry [`Op::Trim`] names a time; of all that a host has met, the largest counts (its *trim*). The state stays a
 //! function of the set of entries, because what a trim leaves out is told by a row itself and the trim alone:
 //! - A **post** goes when its time, the smallest stamp of its request id, is below the trim. Its request row stays, so
 //!   that a retry finds it and an entry with the same id, whenever it comes, brings nothing back.
@@ -11,6 +11,8 @@
 //! The times of entries could not tell the latter: of two entries with one id, at two hosts, one may be below any line
 //! and the other above it. For that reason ids that people chose, which hold no time, are remembered for ever, without
 //! the post; so are those of registrations, joins and leaves, whose effects are kept.
+//!
+//! [`Op::Trim`]: crate::service::entry::Op::Trim
 
 use std::collections::BinaryHeap;
 use std::time::Duration;
