@@ -388,6 +388,12 @@ impl Vector {
         self.merge(answer);
     }
 
+    /// Moves a cursor on to where it was told to stand next: what it names now is what was asked with.
+    pub fn advance(&mut self, to: &Self) {
+        let stood = self.clone();
+        self.supersede(&stood, to);
+    }
+
     /// What both hold.
     #[must_use]
     pub fn common(&self, other: &Self) -> Self {

@@ -346,11 +346,11 @@ impl Feed {
     pub async fn next(&mut self) -> Option<Result<ShownPost, ClientError>> {
         loop {
             if let Some(post) = self.ready.next() {
-                self.advance(&post.cursor);
+                self.cursor.advance(&post.cursor);
                 return Some(Ok(post));
             }
             if let Some(reached) = self.reached.take() {
-                self.advance(&reached);
+                self.cursor.advance(&reached);
             }
             match self.batches.recv().await? {
                 FeedBatch::Posts { posts, cursor } => {
@@ -360,11 +360,6 @@ impl Feed {
                 FeedBatch::Refused(error) => return Some(Err(error)),
             }
         }
-    }
-
-    fn advance(&mut self, to: &Vector) {
-        let stood = self.cursor.clone();
-        self.cursor.supersede(&stood, to);
     }
 
     /// What has been given so far: another feed, or `--since`, goes on from here.

@@ -77,9 +77,7 @@ impl Feed {
     fn take(&mut self, posts: Vec<ShownPost>, cursor: &Vector) -> Vec<ShownPost> {
         // The cursor is no measure: a post made after a join that arrives late is told late, and held by then.
         let posts = posts.into_iter().filter(|post| self.recent.is_new(post)).collect();
-        // Where this feed stands is what it was asked for, and what it was told since.
-        let stood = self.cursor.clone();
-        self.cursor.supersede(&stood, cursor);
+        self.cursor.advance(cursor);
         self.tries = 0;
         posts
     }
