@@ -286,6 +286,8 @@ pub struct Session {
     /// Who answered as director last.
     director_last: Option<ProcessId>,
     search: Option<Search>,
+    /// Hosts that were asked for a second opinion, and when.
+    opinions: BTreeMap<HostId, Instant>,
     /// When to ask anew where to go, while there is nowhere.
     ask_at: Option<Instant>,
     beliefs: BTreeMap<HostId, Belief>,
@@ -331,6 +333,7 @@ impl Session {
             better: None,
             director_last: None,
             search: None,
+            opinions: BTreeMap::new(),
             ask_at: None,
             beliefs: BTreeMap::new(),
             avoided: BTreeMap::new(),
@@ -375,7 +378,9 @@ impl Session {
         self.watch_candidates(at);
         if self.ask_at.is_some_and(|ask_at| ask_at <= at) {
             self.ask_at = None;
-            self.want_search();
+            if !self.seeks_opinion(at, &[]) {
+                self.want_search();
+            }
         }
         self.search_on(at, out);
         self.end_pauses(at, out);

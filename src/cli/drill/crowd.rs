@@ -190,16 +190,17 @@ impl Poster {
     async fn run(self, pace: Duration, stop: CancellationToken) -> Result<Session, Failure> {
         let (mut number, mut looking) = (0, JoinSet::new());
         while !stop.is_cancelled() {
-            let pause = match self.post(number).await? {
-                Answered::Yes => pace,
-                Answered::No => ERROR_PAUSE,
-            };
+            let answered = self.post(number).await?;
             while looking.try_join_next().is_some() {}
             // Beside the next posts, one at a time; not everybody at once.
             let due = number % LOOK_AFTER == u64::try_from(self.person).unwrap_or(0) % LOOK_AFTER;
-            if pause == pace && due && looking.is_empty() {
+            if answered == Answered::Yes && due && looking.is_empty() {
                 looking.spawn(self.clone().look(number));
             }
+            let pause = match answered {
+                Answered::Yes => pace,
+                Answered::No => ERROR_PAUSE,
+            };
             number += 1;
             tokio::time::sleep(pause).await;
         }
@@ -245,6 +246,7 @@ impl Poster {
 }
 
 /// Whether a post was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answered {
     Yes,
     No,

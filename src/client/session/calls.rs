@@ -63,6 +63,8 @@ enum Outcome {
 pub(super) enum AskNext {
     Here,
     Elsewhere,
+    /// Here or elsewhere, when others have said where that could be.
+    Later,
 }
 
 /// A request that is not answered yet.
@@ -196,6 +198,7 @@ impl Session {
                     match self.on_missing(at, id, token, gaps, out) {
                         AskNext::Here => self.ask_again(at, key, out),
                         AskNext::Elsewhere => self.wait(key),
+                        AskNext::Later => self.pause(at, key),
                     }
                 }
             }
@@ -241,6 +244,9 @@ impl Session {
                     call.full.extend(host);
                     let full = call.full.clone();
                     if !self.has_other_host(&full) {
+                        if self.seeks_opinion(at, &full) {
+                            return self.pause(at, key);
+                        }
                         return self.finish(key, Err(refusal.into()), out);
                     }
                 }
@@ -314,7 +320,12 @@ impl Session {
             // It is being left, for this or for something else.
             return AskNext::Elsewhere;
         }
-        if host.is_some_and(|host| self.seen.note_lacking(host)) && self.has_other_host(self.seen.lacking()) {
+        let lacking = self.seen.lacking_with(host);
+        let has_other = self.has_other_host(&lacking);
+        if !has_other && self.seeks_opinion(at, &lacking) {
+            return AskNext::Later;
+        }
+        if host.is_some_and(|host| self.seen.note_lacking(host)) && has_other {
             self.avoid_for(at, process, HOST_AVOID);
             return AskNext::Elsewhere;
         }

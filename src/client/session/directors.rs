@@ -1,4 +1,8 @@
 //! Finding a director: the one that answered last is asked first, the others join in one by one, as RFC 8305 does.
+//!
+//! A director tells of the hosts that it reaches, which need not be those that the client reaches: one that is cut off with
+//! its host knows of no other. So where it knows of nowhere to go, those that it calls down are asked, before that is
+//! believed.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -7,7 +11,7 @@ use crate::client::session::calls::CallKey;
 use crate::client::session::conn::{Ask, Asked, Conn, ConnState};
 use crate::client::session::{ConnId, Outputs, Picture, Session};
 use crate::error::Refusal;
-use crate::id::{ProcessId, Token};
+use crate::id::{HostId, ProcessId, Token};
 use crate::limits;
 use crate::time::Instant;
 use crate::wire::client::{Assignment, RequestBody, Response};
@@ -20,6 +24,8 @@ const FIRST_PATIENCE: Duration = Duration::from_millis(250);
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
 /// So often at most: one second and a half.
 const ROUND_DOUBLINGS_MAX: u32 = 4;
+/// A host that was asked for a second opinion is not asked again for this long, whatever it said.
+const OPINION_LASTS: Duration = Duration::from_secs(2);
 
 /// A search for somebody who says where to go.
 #[derive(Debug)]
@@ -28,7 +34,17 @@ pub(super) struct Search {
     pub(super) asked: BTreeSet<ConnId>,
     pub(super) next_at: Instant,
     stage: Stage,
+    scope: Scope,
     rounds: u32,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All entrances, until one has answered.
+    Everybody,
+    /// Processes of hosts that the director calls down, once each.
+    Down,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +59,41 @@ enum Stage {
 impl Session {
     /// Begins a search, when the picture is next acted upon, unless one is under way.
     pub(super) fn want_search(&mut self) {
-        if self.search.is_none() {
-            self.search = Some(Search {
-                queue: VecDeque::new(),
-                asked: BTreeSet::new(),
-                next_at: Instant::default(),
-                stage: Stage::Fresh,
-                rounds: 0,
-            });
-            self.picture = Picture::Changed;
+        let asked = match self.search.take() {
+            Some(search) if search.scope == Scope::Everybody => return self.search = Some(search),
+            Some(search) => search.asked,
+            None => BTreeSet::new(),
+        };
+        let (queue, next_at) = (VecDeque::new(), Instant::default());
+        self.search = Some(Search { queue, asked, next_at, stage: Stage::Fresh, scope: Scope::Everybody, rounds: 0 });
+        self.picture = Picture::Changed;
+    }
+
+    /// Looks for a second opinion where the director knows of no host to go to, those that refuse left out: whether some
+    /// host that it calls down has still to say. If none has, the director is right for us.
+    pub(super) fn seeks_opinion(&mut self, at: Instant, refusing: &[HostId]) -> bool {
+        if self.search.is_some() {
+            return true;
         }
+        self.opinions.retain(|_, asked| at < *asked + OPINION_LASTS);
+        let hosts = self.assignment.iter().flat_map(|assignment| &assignment.hosts);
+        let down = hosts.filter(|one| {
+            one.serving.is_none()
+                && !refusing.contains(&one.host)
+                && !self.opinions.contains_key(&one.host)
+                && self.config.via.is_none_or(|via| via == one.host)
+        });
+        let (hosts, queues): (Vec<_>, Vec<_>) = down.map(|one| (one.host, &one.processes)).unzip();
+        let queue: VecDeque<_> =
+            queues.into_iter().flatten().map(|one| one.id).filter(|id| self.addrs.contains_key(id)).collect();
+        self.opinions.extend(hosts.into_iter().map(|host| (host, at)));
+        if queue.is_empty() {
+            return false;
+        }
+        let asked = BTreeSet::new();
+        self.search = Some(Search { queue, asked, next_at: at, stage: Stage::Asking, scope: Scope::Down, rounds: 0 });
+        self.picture = Picture::Changed;
+        true
     }
 
     /// Asks the next one if it is time.
@@ -67,10 +108,14 @@ impl Session {
             Stage::Waiting => {
                 // Whoever has not answered by now is asked anew, over a new connection.
                 let asked = std::mem::take(&mut search.asked);
+                let scope = search.scope;
+                self.search.take_if(|_| scope == Scope::Down);
                 for id in asked {
                     self.close_unused(id, out);
                 }
-                self.begin_round(at, out);
+                if scope == Scope::Everybody {
+                    self.begin_round(at, out);
+                }
             }
         }
     }
@@ -172,9 +217,9 @@ impl Session {
             return self.close_unused(id, out);
         };
         // The first answer wins; what comes later is worth less than the changes that the winner will tell.
-        let asked = match self.search.take() {
-            Some(search) => search.asked,
-            None if self.better == Some(id) => BTreeSet::new(),
+        let (asked, scope) = match self.search.take() {
+            Some(search) => (search.asked, search.scope),
+            None if self.better == Some(id) => (BTreeSet::new(), Scope::Everybody),
             None => return self.close_unused(id, out),
         };
         let before = self.director.replace(id);
@@ -184,6 +229,11 @@ impl Session {
         let attempt = asked.iter().copied().find(is_elected);
         let attempt_before = std::mem::replace(&mut self.better, attempt);
         self.adopt(at, assignment, out);
+        let present = self.server_last.map(|(host, _)| host);
+        if scope == Scope::Down && self.primary_elsewhere(present).is_some() {
+            // Worth asking for again, should somebody cut off be believed once more.
+            self.opinions.clear();
+        }
         for other in asked.into_iter().chain(before).chain(attempt_before).filter(|other| *other != id) {
             self.close_unused(other, out);
         }
@@ -202,7 +252,7 @@ impl Session {
         else {
             return;
         };
-        let Some(elsewhere) = self.primary_elsewhere(host) else { return };
+        let Some(elsewhere) = self.primary_elsewhere(Some(host)) else { return };
         self.better = self.conn_to(elsewhere).or_else(|| self.dial(at, elsewhere, out));
         if let Some(id) =
             self.better.filter(|id| self.conns.get(id).is_some_and(|conn| conn.state != ConnState::Dialing))

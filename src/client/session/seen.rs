@@ -78,9 +78,9 @@ impl Seen {
         is_news
     }
 
-    /// Who lacks something.
-    pub(super) fn lacking(&self) -> &[HostId] {
-        &self.lacking
+    /// Who lacks something, this host included.
+    pub(super) fn lacking_with(&self, host: Option<HostId>) -> Vec<HostId> {
+        self.lacking.iter().copied().chain(host).collect()
     }
 
     /// A host had all that was asked with.

@@ -314,9 +314,9 @@ impl Session {
     }
 
     /// The primary of the first other host that is ready.
-    pub(super) fn primary_elsewhere(&self, host: HostId) -> Option<ProcessId> {
+    pub(super) fn primary_elsewhere(&self, host: Option<HostId>) -> Option<ProcessId> {
         let hosts = self.assignment.iter().flat_map(|assignment| &assignment.hosts);
-        hosts.filter(|other| other.host != host && other.ready).find_map(|other| self.primary_of(other.host))
+        hosts.filter(|other| Some(other.host) != host && other.ready).find_map(|other| self.primary_of(other.host))
     }
 
     /// The sibling of the server that would take over, else another host's primary.

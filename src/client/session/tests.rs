@@ -1,6 +1,7 @@
 //! Stories of a session: each input with the whole list of what it brings about.
 
 mod far;
+mod opinion;
 
 use super::*;
 use crate::error::{ErrorCode, Refusal};
