@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use harness::minimise::{minimise, plan};
-use harness::{Drains, Loads, Mutant, Options, Outcome, Shape, Wires, run, seconds};
+use harness::{Choice, Loads, Mutant, Options, Outcome, Shape, Wires, run, seconds};
 
 /// Simulates clusters under faults.
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command")]
@@ -56,7 +56,10 @@ struct Arguments {
     wires: Wires,
     /// Whether operators drain processes: `drawn`, `never` or `always`.
     #[arg(long, default_value = "drawn")]
-    drains: Drains,
+    drains: Choice,
+    /// Whether people read in pages: `drawn`, `never` or `always`.
+    #[arg(long, default_value = "drawn")]
+    pages: Choice,
     /// Simulate clusters of this shape only (a wrong name lists them).
     #[arg(long)]
     shape: Option<Shape>,
@@ -101,6 +104,7 @@ impl Arguments {
             loads: self.load,
             wires: self.wires,
             drains: self.drains,
+            pages: self.pages,
             shape: self.shape,
             people: self.people,
             faults: self.faults.clone().map(|numbers| numbers.0),
@@ -129,7 +133,8 @@ fn command(options: &Options) -> String {
     add("mutant", options.mutant.map(|mutant| mutant.name().to_owned()));
     add("load", (options.loads != Loads::Drawn).then(|| options.loads.name().to_owned()));
     add("wires", (options.wires != Wires::Drawn).then(|| options.wires.name().to_owned()));
-    add("drains", (options.drains != Drains::Drawn).then(|| options.drains.name().to_owned()));
+    add("drains", (options.drains != Choice::Drawn).then(|| options.drains.name().to_owned()));
+    add("pages", (options.pages != Choice::Drawn).then(|| options.pages.name().to_owned()));
     add("shape", options.shape.map(|shape| shape.name().to_owned()));
     add("people", options.people.map(|people| people.to_string()));
     add("faults", options.faults.as_ref().map(list));

@@ -5,6 +5,7 @@ use gaggle::id::{FeedId, Token};
 use gaggle::service::query::Answer;
 use gaggle::wire::client::{Assignment, FeedFrame, Response, ServerFrame};
 
+use super::history::Want;
 use super::people::Call;
 use super::world::World;
 
@@ -78,7 +79,9 @@ impl World {
                 self.history.people[person].token.supersede(&call.asked.token, token);
                 let verdict = self.history.on_answer(person, &call.asked, &answer);
                 self.judge(verdict);
-                self.maybe_begin_feed(person, &answer);
+                if call.asked.want == Want::Timeline {
+                    self.maybe_begin_feed(person, &answer);
+                }
                 self.call_done(person);
             }
             Ok(other) => self.fail(format!("person{person} asked for {call:?} and got {other:?}")),

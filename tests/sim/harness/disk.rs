@@ -384,7 +384,7 @@ impl World {
                 client: *client,
                 number: *number,
                 epoch: ledger::epoch(rows),
-                result: query::answer(rows, shown, query),
+                result: self.changed_answer(shown, query::answer(rows, shown, query)),
             },
             Output::ReadFeeds { read, from, shown, feeds } => {
                 let (steps, cursor) = feed::advance(rows, from, shown, feeds);

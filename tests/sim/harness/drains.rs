@@ -15,36 +15,7 @@ use gaggle::wire::heartbeat::Duty;
 use super::dice::Dice;
 use super::faults::{Fault, Kind, Undo};
 use super::world::{Event, State, World};
-use super::{Options, named};
-
-/// Whether operators drain processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Drains {
-    /// In some runs; in those of a mutant only if it needs that.
-    Drawn,
-    Never,
-    Always,
-}
-
-impl Drains {
-    const ALL: [Self; 3] = [Self::Drawn, Self::Never, Self::Always];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Drawn => "drawn",
-            Self::Never => "never",
-            Self::Always => "always",
-        }
-    }
-}
-
-impl std::str::FromStr for Drains {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        named(&Self::ALL, Self::name, "choice of drains", name)
-    }
-}
+use super::{Choice, Options};
 
 const KINDS: &[Kind] = &[
     Kind::Drain,
@@ -74,10 +45,10 @@ pub(crate) fn draw(options: &Options) -> (Vec<Kind>, Vec<Fault>) {
     let mut dice = Dice::of(options.seed, DRAINS);
     let needed = options.mutant.is_some_and(|mutant| mutant.needs().iter().any(|kind| KINDS.contains(kind)));
     let share = match options.drains {
-        Drains::Always => 1_000,
-        Drains::Drawn if needed => 1_000,
-        Drains::Drawn if options.mutant.is_none() => 300,
-        Drains::Drawn | Drains::Never => 0,
+        Choice::Always => 1_000,
+        Choice::Drawn if needed => 1_000,
+        Choice::Drawn if options.mutant.is_none() => 300,
+        Choice::Drawn | Choice::Never => 0,
     };
     if !dice.chance(share) {
         return (Vec::new(), Vec::new());

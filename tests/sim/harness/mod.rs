@@ -23,6 +23,7 @@ mod losses;
 pub(crate) mod minimise;
 mod mutants;
 mod network;
+mod pages;
 mod people;
 mod process;
 mod queue;
@@ -30,13 +31,41 @@ mod rows;
 mod shape;
 mod world;
 
-pub(crate) use drains::Drains;
 use history::Breach;
 pub(crate) use load::Loads;
 pub(crate) use mutants::Mutant;
 pub(crate) use shape::{Shape, Wires};
 use world::{Counts, World};
 pub(crate) use world::{Failure, seconds};
+
+/// Whether something happens that has chance of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// In some runs; in those of a mutant only if it needs that.
+    Drawn,
+    Never,
+    Always,
+}
+
+impl Choice {
+    const ALL: [Self; 3] = [Self::Drawn, Self::Never, Self::Always];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Drawn => "drawn",
+            Self::Never => "never",
+            Self::Always => "always",
+        }
+    }
+}
+
+impl std::str::FromStr for Choice {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        named(&Self::ALL, Self::name, "choice", name)
+    }
+}
 
 /// How to run one simulation.
 #[derive(Debug, Clone)]
@@ -49,7 +78,10 @@ pub(crate) struct Options {
     pub(crate) mutant: Option<Mutant>,
     pub(crate) loads: Loads,
     pub(crate) wires: Wires,
-    pub(crate) drains: Drains,
+    /// Whether operators drain processes.
+    pub(crate) drains: Choice,
+    /// Whether people read in pages.
+    pub(crate) pages: Choice,
     /// Else one is drawn.
     pub(crate) shape: Option<Shape>,
     /// How many people; else that is drawn.
@@ -73,7 +105,8 @@ impl Options {
             mutant: None,
             loads: Loads::Drawn,
             wires: Wires::Drawn,
-            drains: Drains::Drawn,
+            drains: Choice::Drawn,
+            pages: Choice::Drawn,
             shape: None,
             people: None,
             who: None,

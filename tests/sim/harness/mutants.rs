@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use gaggle::core::io::Output;
 use gaggle::id::{HostId, Seq, Vector};
 use gaggle::service::entry::Entry;
+use gaggle::service::query::{Answer, QueryResult};
 use gaggle::service::rows::{Rows, RowsMut, Table, Walk};
 use gaggle::wire::RETIREMENTS;
 use gaggle::wire::heartbeat::Duty;
@@ -61,10 +62,12 @@ pub(crate) enum Mutant {
     ForgetsTheImplied,
     /// A primary never hears what other hosts hold: each write waits for copies that were made long ago (P1).
     DeafToCopies,
+    /// The cursor of a page stands behind posts that had no room in it (P8).
+    PassesOver,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::NoFence,
         Self::FenceOutside,
         Self::LocalRequestIds,
@@ -84,6 +87,7 @@ impl Mutant {
         Self::NeverEnds,
         Self::ForgetsTheImplied,
         Self::DeafToCopies,
+        Self::PassesOver,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -107,6 +111,7 @@ impl Mutant {
             Self::NeverEnds => "never-ends",
             Self::ForgetsTheImplied => "forgets-the-implied",
             Self::DeafToCopies => "deaf-to-copies",
+            Self::PassesOver => "passes-over",
         }
     }
 }
@@ -135,7 +140,8 @@ impl Mutant {
             | Self::WrongSender
             | Self::ResumesOneLate
             | Self::OtherBytes
-            | Self::DeafToCopies => &[],
+            | Self::DeafToCopies
+            | Self::PassesOver => &[],
         }
     }
 
@@ -241,6 +247,16 @@ impl World {
             self.history.retired.shorten(from, |_| true);
         }
         read
+    }
+
+    /// What a mutant's process answers instead.
+    pub(crate) fn changed_answer(&self, shown: &Vector, mut result: QueryResult) -> QueryResult {
+        if self.is(Mutant::PassesOver)
+            && let Ok(Answer::Posts { cursor, .. }) = &mut result
+        {
+            cursor.merge(shown);
+        }
+        result
     }
 
     /// Who seems to have sent a datagram.

@@ -11,6 +11,7 @@ use gaggle::wire::client::{FeedFrame, Request, RequestBody, ServerFrame};
 use super::Mutant;
 use super::dice::Dice;
 use super::history::{self, Asked, Want};
+use super::pages;
 use super::world::{Event, State, World, micros};
 
 /// A connection of a person to a process.
@@ -72,6 +73,8 @@ pub(crate) struct Person {
     pub(crate) feed_open: Option<FeedId>,
     pub(crate) wants_feed: bool,
     pub(crate) think_micros: u64,
+    /// The chance to read in pages, where people do.
+    pub(crate) pages: Option<Dice>,
     /// What it does next is its own choice: other people and faults do not move it.
     pub(crate) dice: Dice,
     pub(crate) tick_token: u64,
@@ -98,6 +101,7 @@ impl World {
                 feed_open: None,
                 wants_feed,
                 think_micros,
+                pages: pages::dice_of(&self.options, person),
                 dice,
                 tick_token: 0,
             });
@@ -218,7 +222,7 @@ impl World {
             35..50 if other != person => Want::Join(other),
             50..57 if other != person => Want::Leave(other),
             57..62 => Want::Users,
-            _ => Want::Timeline,
+            _ => self.draw_page(person),
         }
     }
 
@@ -323,6 +327,7 @@ impl World {
                 let limit = gaggle::limits::ANSWER_POSTS_MAX;
                 return RequestBody::Timeline { of: None, limit, since: None, before: None };
             }
+            Want::Page { of, since } => return pages::request(name(of), since),
             Want::Users => return RequestBody::List { part: ListPart::Users, after: String::new() },
         };
         RequestBody::Write { id, op, ack }

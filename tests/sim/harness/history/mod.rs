@@ -7,6 +7,7 @@
 pub(crate) mod end;
 mod feeds;
 mod hosts;
+mod pages;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use gaggle::service::retired::Retired;
 use gaggle::time::Hlc;
 
 pub(crate) use hosts::{Facts, Losses, SnapshotRows};
+pub(crate) use pages::{PAGE_POSTS, Walk};
 
 /// The four guarantees of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,19 @@ impl fmt::Display for Promise {
     }
 }
 
+/// Whether an answer holds all, or was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    All,
+    Part,
+}
+
+impl Extent {
+    fn of(more: bool) -> Self {
+        if more { Self::Part } else { Self::All }
+    }
+}
+
 /// A promise that was not kept, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Breach {
@@ -85,10 +100,17 @@ fn never(so: bool, promise: Promise, what: impl FnOnce() -> String) -> Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Want {
     Register,
-    Post { text: String },
+    Post {
+        text: String,
+    },
     Join(usize),
     Leave(usize),
     Timeline,
+    /// The next posts of a person, from this cursor.
+    Page {
+        of: usize,
+        since: Vector,
+    },
     Users,
 }
 
@@ -141,6 +163,8 @@ pub(crate) struct Memory {
     wrote: Hlc,
     saw: Hlc,
     pub(crate) feed: Option<Told>,
+    /// Pages that are being read.
+    pub(crate) walk: Option<Walk>,
     /// Once something seen could not be had, joins and leaves may have gone elsewhere.
     pub(crate) edges_certain: bool,
 }
@@ -160,6 +184,7 @@ impl Memory {
             wrote: Hlc(0),
             saw: Hlc(0),
             feed: None,
+            walk: None,
             edges_certain: true,
         }
     }

@@ -7,14 +7,7 @@ use gaggle::id::{EntryId, RequestId, Seq, Vector};
 use gaggle::service::query::{Answer, ShownPost};
 use gaggle::wire::client::Written;
 
-use super::{Asked, History, Memory, Promise, Session, Verdict, Want, entry_of, never};
-
-/// Whether an answer holds all, or was cut to the newest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    All,
-    Newest,
-}
+use super::{Asked, Breach, Extent, History, Memory, Promise, Session, Verdict, Want, entry_of, never};
 
 const READ_YOUR_WRITES: Promise = Promise::P3(Session::ReadYourWrites);
 const MONOTONIC_READS: Promise = Promise::P3(Session::MonotonicReads);
@@ -97,7 +90,7 @@ impl History {
                 })?;
                 me.seen.retain(|_, (author, _)| author != whom);
             }
-            Want::Timeline | Want::Users => {
+            Want::Timeline | Want::Page { .. } | Want::Users => {
                 never(true, Promise::Rules, || format!("{asked:?} is answered by {written:?}"))?;
             }
         }
@@ -150,8 +143,10 @@ impl History {
     pub(crate) fn on_answer(&mut self, person: usize, asked: &Asked, answer: &Answer) -> Verdict {
         match (&asked.want, answer) {
             (Want::Timeline, Answer::Posts { posts, more, cursor }) => {
-                let extent = if *more { Extent::Newest } else { Extent::All };
-                self.on_timeline(person, asked, posts, cursor, extent)
+                self.on_timeline(person, asked, posts, cursor, Extent::of(*more))
+            }
+            (Want::Page { of, .. }, Answer::Posts { posts, more, cursor }) => {
+                self.on_page(person, asked, *of, posts, cursor, Extent::of(*more))
             }
             (Want::Users, Answer::Names { names, .. }) => {
                 let listed = names.iter().any(|name| self.goes_by(name, person));
@@ -171,16 +166,7 @@ impl History {
         cursor: &Vector,
         extent: Extent,
     ) -> Verdict {
-        self.check_posts(person, posts)?;
-        let ids: BTreeSet<&RequestId> = posts.iter().map(|post| &post.id).collect();
-        never(ids.len() != posts.len(), Promise::P2, || format!("person{person}'s timeline holds a post twice"))?;
-        never(!posts.is_sorted_by_key(|post| post.stamp), Promise::Rules, || {
-            format!("person{person}'s timeline is not in order")
-        })?;
-        if let Some(post) = posts.iter().find(|post| !self.token_knows(person, post)) {
-            let what = || format!("person{person} is shown {:?}, and its token lacks it", entry_of(post));
-            never(true, MONOTONIC_READS, what)?;
-        }
+        let ids = self.check_lines(person, posts)?;
         let me = &self.people[person];
         let stranger = posts.iter().find(|post| {
             let author = self.posts.get(&post.id).map(|facts| facts.author);
@@ -198,6 +184,25 @@ impl History {
         }
         self.remember(person, posts.iter());
         Ok(())
+    }
+
+    /// What holds for the lines of a timeline; says which posts they are.
+    pub(super) fn check_lines<'a>(
+        &self,
+        person: usize,
+        posts: &'a [ShownPost],
+    ) -> Result<BTreeSet<&'a RequestId>, Breach> {
+        self.check_posts(person, posts)?;
+        let ids: BTreeSet<&RequestId> = posts.iter().map(|post| &post.id).collect();
+        never(ids.len() != posts.len(), Promise::P2, || format!("person{person}'s timeline holds a post twice"))?;
+        never(!posts.is_sorted_by_key(|post| post.stamp), Promise::Rules, || {
+            format!("person{person}'s timeline is not in order")
+        })?;
+        if let Some(post) = posts.iter().find(|post| !self.token_knows(person, post)) {
+            let what = || format!("person{person} is shown {:?}, and its token lacks it", entry_of(post));
+            never(true, MONOTONIC_READS, what)?;
+        }
+        Ok(ids)
     }
 
     /// What was seen or written is there still.

@@ -59,7 +59,7 @@ impl Script {
             Want::Post { text } => Op::Post { text: text.parse().unwrap() },
             Want::Join(whom) => Op::Join { followee: followee(*whom) },
             Want::Leave(whom) => Op::Leave { followee: followee(*whom) },
-            Want::Register | Want::Timeline | Want::Users => {
+            Want::Register | Want::Timeline | Want::Page { .. } | Want::Users => {
                 let person = &self.history.people[person];
                 Op::Register { key: person.key, name: person.name.parse().unwrap() }
             }
