@@ -56,8 +56,9 @@ async fn stop(ground: &Ground, ids: &[ProcessId]) -> Result<(), Failure> {
 
 /// As a power cut: none of them sees another one die, and says so.
 async fn fell(ground: &Ground, ids: &[ProcessId]) -> Result<(), Failure> {
-    ground.strike(ids, Blow::Stop).await?;
-    ground.strike(ids, Blow::Kill).await
+    // If one is dead already, the others are stopped all the same, and must not stay so.
+    let stopped = ground.strike(ids, Blow::Stop).await;
+    stopped.and(ground.strike(ids, Blow::Kill).await)
 }
 
 /// In chaos some may be dead already, which is as good.
