@@ -75,6 +75,10 @@ const REGRESSIONS_UNDER_HEAVY_LOAD: &[u64] = &[11_239];
 /// - 55,301: a drained process starts anew, and is stopped at once: it counted as drained for ever.
 const REGRESSIONS_WITH_DRAINS: &[u64] = &[46, 651, 55_301];
 
+/// Everybody may read in pages in this one:
+/// - 255: the cursor of a line that stands before the end of an origin passes over the rest of it.
+const REGRESSIONS_WITH_PAGES: &[u64] = &[255];
+
 #[test]
 fn seeds_that_once_failed_hold() {
     let without = |seeds: &'static [u64], loads, wires, drains| {
@@ -85,6 +89,10 @@ fn seeds_that_once_failed_hold() {
         .and_then(|()| with(REGRESSIONS_UNDER_LOAD, Loads::Drawn, Wires::First))
         .and_then(|()| with(REGRESSIONS_UNDER_HEAVY_LOAD, Loads::Heavy, Wires::Drawn))
         .and_then(|()| without(REGRESSIONS_WITH_DRAINS, Loads::Drawn, Wires::Drawn, Choice::Always))
+        .and_then(|()| {
+            let paged = (Loads::Drawn, Wires::Drawn, Choice::Drawn, Choice::Always);
+            first_failure(REGRESSIONS_WITH_PAGES.iter().copied(), paged)
+        })
         .unwrap_or_else(|failure| panic!("{failure}"));
 }
 

@@ -17,7 +17,7 @@ use std::fmt;
 
 use gaggle::id::{EntryId, PublicKey, RequestId, Token, Vector};
 use gaggle::service::entry::{Entry, Stamp};
-use gaggle::service::query::ShownPost;
+use gaggle::service::query::{Answer, ShownPost};
 use gaggle::service::retired::Retired;
 use gaggle::time::Hlc;
 
@@ -69,8 +69,8 @@ enum Extent {
 }
 
 impl Extent {
-    fn of(more: bool) -> Self {
-        if more { Self::Part } else { Self::All }
+    fn of(answer: &Answer) -> Self {
+        if matches!(answer, Answer::Posts { more: true, .. }) { Self::Part } else { Self::All }
     }
 }
 

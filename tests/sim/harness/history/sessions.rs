@@ -142,11 +142,11 @@ impl History {
     /// A read is answered.
     pub(crate) fn on_answer(&mut self, person: usize, asked: &Asked, answer: &Answer) -> Verdict {
         match (&asked.want, answer) {
-            (Want::Timeline, Answer::Posts { posts, more, cursor }) => {
-                self.on_timeline(person, asked, posts, cursor, Extent::of(*more))
+            (Want::Timeline, Answer::Posts { posts, cursor, .. }) => {
+                self.on_timeline(person, asked, posts, cursor, Extent::of(answer))
             }
-            (Want::Page { of, .. }, Answer::Posts { posts, more, cursor }) => {
-                self.on_page(person, asked, *of, posts, cursor, Extent::of(*more))
+            (Want::Page { of, .. }, Answer::Posts { posts, cursor, .. }) => {
+                self.on_page(person, asked, *of, posts, cursor, Extent::of(answer))
             }
             (Want::Users, Answer::Names { names, .. }) => {
                 let listed = names.iter().any(|name| self.goes_by(name, person));

@@ -14,7 +14,7 @@ use gaggle::time::Hlc;
 use gaggle::topology::AckLevel;
 use gaggle::wire::client::Written;
 
-use super::{Asked, Facts, History, Memory, Promise, Session, Verdict, Want};
+use super::{Asked, Facts, History, Memory, PAGE_POSTS, Promise, Session, Verdict, Walk, Want};
 
 /// The promise that a verdict says was broken.
 fn broken(verdict: Verdict) -> Option<Promise> {
@@ -111,6 +111,15 @@ impl Script {
     fn timeline(&mut self, person: usize, posts: Vec<ShownPost>, upto: u64) -> Verdict {
         let asked = self.call(person, "timeline", Want::Timeline);
         self.history.people[person].token.vector.merge(&vector(upto));
+        self.history.on_answer(person, &asked, &Answer::Posts { posts, more: false, cursor: vector(upto) })
+    }
+
+    /// Answers the next page of what person 0 has posted, from what is held up to this seq.
+    fn page(&mut self, person: usize, posts: Vec<ShownPost>, upto: u64) -> Verdict {
+        let walk = self.history.people[person].walk.get_or_insert_with(|| Walk::of(0));
+        let want = Want::Page { of: 0, since: walk.cursor.clone() };
+        self.history.people[person].token.vector.merge(&vector(upto));
+        let asked = self.call(person, "page", want);
         self.history.on_answer(person, &asked, &Answer::Posts { posts, more: false, cursor: vector(upto) })
     }
 

@@ -209,3 +209,36 @@ fn p8_nobody_is_shown_an_error_that_is_not_its_own() {
         assert_eq!(broken_by(code), Some(Promise::P8), "{code:?}");
     }
 }
+
+/// Person 0 has posted so many times.
+fn posted(count: u64) -> (Script, Vec<ShownPost>) {
+    let mut script = Script::new();
+    let posts = (1..=count).map(|seq| {
+        let entry = script.write(0, &format!("p{seq}"), post("a"), seq);
+        ShownPost { cursor: vector(seq), ..script.shown(0, &entry) }
+    });
+    let posts = posts.collect();
+    (script, posts)
+}
+
+#[test]
+fn p8_pages_leave_no_post_out() {
+    let broken_by = |last: &[usize]| {
+        let (mut script, posts) = posted(4);
+        // Read up to its first line, and the next one up to its second.
+        assert_eq!(script.page(1, posts[..PAGE_POSTS].to_vec(), 4), Ok(()));
+        assert_eq!(script.page(1, posts[1..].to_vec(), 4), Ok(()));
+        assert_eq!(script.history.people[1].walk.as_ref().unwrap().cursor, vector(3));
+        broken(script.page(1, last.iter().map(|index| posts[*index].clone()).collect(), 4))
+    };
+    assert_eq!(broken_by(&[3]), None);
+    assert_eq!(broken_by(&[]), Some(Promise::P8));
+}
+
+#[test]
+fn p8_no_page_tells_what_an_earlier_one_told() {
+    let (mut script, posts) = posted(2);
+    assert_eq!(script.page(1, posts.clone(), 2), Ok(()));
+    // It was read up to its first line.
+    assert_eq!(broken(script.page(1, posts, 2)), Some(Promise::P8));
+}
