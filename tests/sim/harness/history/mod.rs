@@ -222,16 +222,18 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// A token or cursor with all that it implies.
+    /// A cursor with all that it implies.
     pub(super) fn whole(&self, vector: &Vector) -> Vector {
         let mut whole = vector.clone();
         self.retired.complete(&mut whole);
         whole
     }
 
-    /// Whether a token or cursor names an entry, in whichever way.
-    pub(super) fn names(&self, vector: &Vector, entry: EntryId) -> bool {
-        vector.holds(entry) || (!self.retired.is_empty() && self.whole(vector).holds(entry))
+    /// Whether a token names an entry, in whichever way: who holds the end of an origin holds all of it, also where the
+    /// token still names a part of it.
+    pub(super) fn names(&self, token: &Vector, entry: EntryId) -> bool {
+        let ends = || self.retired.iter().filter(|one| one.origin == entry.origin && one.last >= entry.seq);
+        token.holds(entry) || ends().any(|one| self.names(token, one.by))
     }
 
     /// A person begins a call.

@@ -2,6 +2,7 @@
 
 use gaggle::error::{ErrorCode, Refusal};
 use gaggle::service::query::ShownPost;
+use gaggle::service::retired::Retirement;
 use gaggle::time::Hlc;
 
 use super::super::Session;
@@ -241,4 +242,20 @@ fn p8_no_page_tells_what_an_earlier_one_told() {
     assert_eq!(script.page(1, posts.clone(), 2), Ok(()));
     // It was read up to its first line.
     assert_eq!(broken(script.page(1, posts, 2)), Some(Promise::P8));
+}
+
+#[test]
+fn who_holds_the_end_of_an_origin_is_taken_to_hold_all_of_it() {
+    let mut script = Script::new();
+    let renewed = Origin { incarnation: 2, ..origin() };
+    let by = EntryId { origin: renewed, seq: Seq(1) };
+    script.history.retired.extend([Retirement { hlc: Hlc(9), by, origin: origin(), last: Seq(5) }]);
+    let names = |token: &[(Origin, u64)], seq| {
+        let token: Vector = token.iter().map(|(origin, seq)| (*origin, Seq(*seq))).collect();
+        script.history.names(&token, EntryId { origin: origin(), seq: Seq(seq) })
+    };
+    assert!(names(&[(renewed, 1)], 5));
+    assert!(names(&[(origin(), 3), (renewed, 1)], 5), "of a session that saw a part of it before it ended");
+    assert!(!names(&[(origin(), 3)], 5));
+    assert!(!names(&[(renewed, 1)], 6));
 }
