@@ -19,6 +19,7 @@ mod network;
 mod readers;
 mod room;
 mod terrain;
+mod travel;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

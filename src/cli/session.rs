@@ -31,6 +31,8 @@ pub(crate) enum Person {
     Nobody,
     /// For somebody without a profile: the load of `bench`.
     Stranger(Identity),
+    /// For somebody without a profile who has seen something elsewhere.
+    Traveller(Identity, Token),
     /// For the owner of a profile, which keeps the token.
     Owner(Identity, Profile),
 }
@@ -135,6 +137,11 @@ impl Session {
             Person::Nobody => None,
             Person::Stranger(identity) => {
                 options.identity = Some(identity);
+                None
+            }
+            Person::Traveller(identity, seen) => {
+                options.identity = Some(identity);
+                options.token = seen;
                 None
             }
             Person::Owner(identity, profile) => {
@@ -243,6 +250,11 @@ impl Session {
     /// Drains a process.
     pub(crate) async fn drain(&self, process: ProcessId) -> Result<(), Failure> {
         Ok(self.0.client.drain(process).await?)
+    }
+
+    /// What has been seen.
+    pub(crate) fn token(&self) -> Token {
+        self.0.client.token()
     }
 
     /// What happens and a person may want to know.

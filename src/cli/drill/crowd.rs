@@ -14,6 +14,7 @@ use crate::cli::drill::ground::Ground;
 use crate::cli::drill::history::{Findings, Look, Said, check};
 use crate::cli::drill::now;
 use crate::cli::drill::readers::{FOLLOWERS, Followers, Heard, Readings, follower, lacks_something};
+use crate::cli::drill::travel::Traveller;
 use crate::cli::failure::Failure;
 use crate::cli::session::{Person, Session, notice_words};
 use crate::client::{Identity, Notices, ShownPost, WriteOp};
@@ -111,7 +112,7 @@ impl Crowd {
             crate::cli::spawn(note_moves(session.notices(), follower(number), Arc::clone(&log)));
             readers.push(session);
         }
-        let followers = Followers::start(readers, count, readings.clone()).await?;
+        let followers = Followers::start(readers, count, readings.clone(), Traveller::new(ground, place)).await?;
         let mut tallies = Vec::new();
         for (number, session) in sessions.into_iter().enumerate() {
             let (said, notices) = (Said::default(), session.notices());

@@ -1,5 +1,6 @@
 //! The readers of a drill: followers, who have joined everybody who posts before the first post and follow the live feed
-//! from there until the end; and looks at somebody's newest posts, theirs and the posters' own.
+//! from there until the end; and looks at somebody's newest posts: theirs, at their host and at others
+//! ([`travel`](crate::cli::drill::travel)), and the posters' own.
 //!
 //! Nothing is judged here: what was told and shown is kept, and [`history`](crate::cli::drill::history) judges it when all
 //! is over. A feed may be silent for as long as a fault lasts, or longer; only at the end it must have told everything.
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use crate::cli::drill::crowd::{name, number_of, person_of};
 use crate::cli::drill::history::{Findings, Look, Said, check_feed, check_look};
 use crate::cli::drill::now;
+use crate::cli::drill::travel::{Journey, Traveller};
 use crate::cli::failure::Failure;
 use crate::cli::session::{Session, new_id};
 use crate::client::{ClientError, Feed, Notice, Notices, ShownPost, WriteOp};
@@ -23,6 +25,8 @@ use crate::client::{ClientError, Feed, Notice, Notices, ShownPost, WriteOp};
 pub(super) const FOLLOWERS: usize = 2;
 /// Between a follower's looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Between its looks at another host.
+const TRAVEL_EVERY: Duration = Duration::from_millis(500);
 /// Posts that a look asks for.
 const LOOK_POSTS: u32 = 5;
 /// How long a name that was just registered may be unknown on another host.
@@ -106,7 +110,12 @@ type Told = Vec<Option<u64>>;
 
 impl Followers {
     /// Lets them join all of so many posters, and follow.
-    pub(super) async fn start(sessions: Vec<Session>, posters: usize, readings: Readings) -> Result<Self, Failure> {
+    pub(super) async fn start(
+        sessions: Vec<Session>,
+        posters: usize,
+        readings: Readings,
+        traveller: Traveller,
+    ) -> Result<Self, Failure> {
         let (over, _) = watch::channel(None);
         let mut following = JoinSet::new();
         for (number, session) in sessions.into_iter().enumerate() {
@@ -116,8 +125,8 @@ impl Followers {
             // Nobody has posted yet: this cursor is before the first post, and after the last join.
             let cursor = session.timeline(None, LOOK_POSTS, None).await?.cursor;
             let feed = session.follow(cursor).await;
-            let follower =
-                Follower { name: follower(number), session, readings: readings.clone(), over: over.subscribe() };
+            let (readings, traveller) = (readings.clone(), traveller.clone());
+            let follower = Follower { name: follower(number), session, readings, traveller, over: over.subscribe() };
             following.spawn(follower.run(feed, posters, number));
         }
         Ok(Self { readings, over, following })
@@ -170,6 +179,7 @@ struct Follower {
     name: String,
     session: Session,
     readings: Readings,
+    traveller: Traveller,
     over: watch::Receiver<Option<Arc<Vec<Said>>>>,
 }
 
@@ -197,7 +207,9 @@ impl Follower {
     async fn run(self, feed: Feed, posters: usize, seed: usize) -> (Session, Vec<Told>) {
         let known = Known(Mutex::new(vec![None; posters]));
         let random = ChaCha8Rng::seed_from_u64(u64::try_from(seed).unwrap_or(0));
-        let (told, ()) = tokio::join!(self.follow(feed, &known, posters), self.look(&known, posters, random));
+        let looking = self.look(&known, posters, random.clone());
+        let (told, (), ()) =
+            tokio::join!(self.follow(feed, &known, posters), looking, self.travel(&known, posters, random));
         (self.session, told)
     }
 
@@ -277,6 +289,28 @@ impl Follower {
                 self.readings.add(Look { person, known, said: None, shown });
             }
             known.raise(person, newest);
+        }
+    }
+
+    /// Looks at somebody now and then, at one host after another, until everybody has stopped.
+    async fn travel(&self, known: &Known, posters: usize, mut random: ChaCha8Rng) {
+        let mut over = self.over.clone();
+        for nth in 0.. {
+            tokio::select! {
+                () = tokio::time::sleep(TRAVEL_EVERY) => {}
+                _ = over.changed() => return,
+            }
+            let person = usize::try_from(random.next_u32()).unwrap_or(0) % posters.max(1);
+            // What is known is in the token, which is looked at later.
+            let Some(known) = known.of(person) else { continue };
+            match self.traveller.look(nth, self.session.token(), name(person), LOOK_POSTS).await {
+                Journey::Shown(posts) => {
+                    let shown = posts.iter().map(|post| number_of(post, person)).collect();
+                    self.readings.add(Look { person, known, said: None, shown });
+                }
+                Journey::InVain => {}
+                Journey::Failed(failure) => self.readings.fail(&self.name, "a read elsewhere", failure.message),
+            }
         }
     }
 }
