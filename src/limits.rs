@@ -92,6 +92,9 @@ pub const SWEEP_ROWS_MAX: usize = 8_192;
 /// Bytes by which the store may grow while a process of the host is stopped: then it is killed, because it probably holds a
 /// read, which keeps all pages that were freed since from being used again.
 pub const STOPPED_GROWTH_MAX: u64 = 256 << 20;
+/// Bytes by which the store may grow before the slots of readers that died are looked for: a backup that is killed leaves
+/// one, and no death of a process of the host tells of it. A look costs microseconds.
+pub const STALE_GROWTH_MAX: u64 = 16 << 20;
 /// The size of the LMDB map, bytes: address space, not disk.
 pub const STORE_BYTES_MAX: usize = 1 << 38;
 /// Rows of one part of a snapshot are bounded by these bytes: a read of half a millisecond, which is done where the
