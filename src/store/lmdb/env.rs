@@ -19,7 +19,7 @@ use crate::service::rows::Table;
 use crate::store::OpenError;
 
 /// The disk format that this version writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+pub(in crate::store) const FORMAT: u32 = 1;
 /// Reader slots: as many as reads may run at once on a host; a slot costs 64 bytes of `lock.mdb`.
 const READERS_MAX: u32 = 4_096;
 /// A slot is a cache line, and the header in front of them takes less than a page. LMDB makes of a larger file as many

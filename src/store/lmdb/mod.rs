@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use heed::MdbError;
 use rustix::io::Errno;
 
+pub(super) use env::FORMAT;
 pub use env::StoreIdentity;
 use env::{Absence, Files, StoreEnv};
 use rows::{Change, Dbs, Fault, Kept, View};
