@@ -92,6 +92,18 @@ pub const SWEEP_ROWS_MAX: usize = 8_192;
 /// Bytes by which the store may grow while a process of the host is stopped: then it is killed, because it probably holds a
 /// read, which keeps all pages that were freed since from being used again.
 pub const STOPPED_GROWTH_MAX: u64 = 256 << 20;
+/// Bytes by which the store may grow before the slots of readers that died are looked for: a backup that is killed leaves
+/// one, and no death of a process of the host tells of it. A look costs microseconds.
+pub const STALE_GROWTH_MAX: u64 = 16 << 20;
+/// Bytes of rows that a backup puts under one checksum, but for a longer row.
+pub const BACKUP_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of one frame of a backup: no row is near it. Above: refused, and nothing is allocated.
+pub const BACKUP_FRAME_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the rows in which a host tells of itself: some hundred for each origin that there ever was. A backup's are
+/// held in memory while it is checked.
+pub const BACKUP_META_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of rows that a restore writes in one transaction: each waits for two syncs.
+pub const RESTORE_BATCH_BYTES: usize = 8 << 20;
 /// The size of the LMDB map, bytes: address space, not disk.
 pub const STORE_BYTES_MAX: usize = 1 << 38;
 /// Rows of one part of a snapshot are bounded by these bytes: a read of half a millisecond, which is done where the
@@ -195,6 +207,7 @@ pub const READ_TRANSACTION_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(BATCH_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_BYTES_MAX + ENTRY_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
+const _: () = assert!(BACKUP_CHUNK_BYTES * 2 + ENTRY_BYTES_MAX < BACKUP_FRAME_BYTES_MAX);
 const _: () = assert!(LOG_BLOCK_ENTRIES * LOG_BLOCKS_KEPT > 2 * LAG_ALARM);
 const _: () = assert!(LOG_DIGESTS_MAX as u64 == LOG_DIGESTS_ORIGINS_MAX as u64 * LOG_BLOCKS_KEPT);
 const _: () = assert!(SNAPSHOT_PARTS_IN_FLIGHT_MAX < PEER_FRAMES_WAITING_MAX);

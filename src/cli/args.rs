@@ -16,6 +16,8 @@ use crate::topology::AckLevel;
 
 const DRILL_HELP: &str = "It touches nothing but the cluster that it starts: a copy of the topology in a temporary folder, with free ports on 127.0.0.1. For partition, loss, delay, disk, clock and chaos it runs in network and mount namespaces of its own, which takes root or user namespaces; `all` and `chaos` leave out what this machine does not allow, and say so.\n\nExamples:\n  gaggle drill kill --times 50 --topology topology/lenss.toml\n  sudo gaggle drill partition\n  sudo gaggle drill chaos --seconds 3600 --seed 7";
 
+const BACKUP_HELP: &str = "A backup is of one host, and made on its machine while it runs. Keys are not in it: keep the folder of certs as well.\n\nExamples:\n  gaggle backup create lenss3.backup --host lenss3\n  gaggle backup verify lenss3.backup\n  gaggle backup restore lenss3.backup --host lenss3";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -130,6 +132,9 @@ pub(crate) enum Verb {
     /// Break a throw-away cluster of its own under load, and measure the pauses; exit 8 if a promise was broken
     #[command(after_help = DRILL_HELP)]
     Drill(DrillArgs),
+    /// Keep a host's data in a file, look at such a file, and put it back
+    #[command(after_help = BACKUP_HELP)]
+    Backup(BackupArgs),
     /// Look after configuration files
     #[command(after_help = "Example:\n  gaggle config check topology/lenss.toml")]
     Config(ConfigArgs),
@@ -276,6 +281,43 @@ impl DrillArgs {
     pub(crate) fn seconds(&self) -> Duration {
         self.seconds.unwrap_or(Duration::from_secs(60))
     }
+}
+
+/// `backup`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) action: BackupAction,
+}
+
+/// What `backup` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupAction {
+    /// Write all that a host holds at this moment to a new file; its processes may run
+    #[command(after_help = "Example:\n  gaggle backup create lenss3.backup --host lenss3")]
+    Create {
+        /// The file; it must not be there yet
+        file: PathBuf,
+        /// The host; may be left out where only one has its data here
+        #[arg(long, value_name = "NAME")]
+        host: Option<HostId>,
+    },
+    /// Read a backup as a whole, and say whether it is sound and what it holds
+    #[command(after_help = "Example:\n  gaggle backup verify lenss3.backup")]
+    Verify {
+        /// The file
+        file: PathBuf,
+    },
+    /// Make a host's store of a backup; the host must be down, and have no store
+    #[command(after_help = "Example:\n  gaggle backup restore lenss3.backup --host lenss3")]
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// The host that it is a backup of
+        #[arg(long, value_name = "NAME")]
+        host: HostId,
+    },
 }
 
 /// `config`.

@@ -6,6 +6,7 @@
 
 mod account;
 mod args;
+mod backup;
 mod bench;
 mod chat;
 mod context;
@@ -129,6 +130,8 @@ async fn perform(context: &Context, verb: Option<Verb>) -> Result<u8, Failure> {
         // It has its own way to end: its children first.
         Some(Verb::Up(args)) => up::run(context, &args).await,
         Some(Verb::Drill(args)) => drill::run(context, &args).await,
+        // It has its own way to end: what it was writing goes first.
+        Some(Verb::Backup(args)) => backup::run(context, args.action).await,
         Some(Verb::Status(args)) => interruptible(status::run(context, &args)).await,
         Some(Verb::Drain(args)) => interruptible(operate::drain(context, args.id)).await,
         Some(Verb::Login(args)) => interruptible(account::login(context, &args.name)).await,
@@ -228,6 +231,7 @@ async fn one_verb(context: &Context, session: &Session, verb: Verb) -> Result<u8
         | Verb::Profiles
         | Verb::Bench(_)
         | Verb::Drill(_)
+        | Verb::Backup(_)
         | Verb::Config(_)
         | Verb::Completion { .. }
         | Verb::Man => Err(Failure::failed("this verb needs no profile")),

@@ -155,7 +155,7 @@ pub(crate) fn rfc3339(wall: Wall) -> String {
 }
 
 /// For people: to the second.
-fn seconds_text(wall: Wall) -> String {
+pub(crate) fn seconds_text(wall: Wall) -> String {
     timestamp(wall).strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 

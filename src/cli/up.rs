@@ -69,10 +69,15 @@ fn now() -> Instant {
 fn chosen(topology: &Topology, named: &[HostId]) -> Result<Vec<HostId>, Failure> {
     let known: Vec<HostId> = topology.hosts.iter().map(|host| host.id).collect();
     if let Some(unknown) = named.iter().find(|host| !known.contains(host)) {
-        let names = known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        return Err(Failure::usage(format!("the topology has no host {unknown}")).hint(format!("it has {names}")));
+        return Err(unknown_host(topology, *unknown));
     }
     Ok(if named.is_empty() { known } else { named.to_vec() })
+}
+
+/// A host that is not in the file.
+pub(crate) fn unknown_host(topology: &Topology, host: HostId) -> Failure {
+    let names = topology.hosts.iter().map(|host| host.id.to_string()).collect::<Vec<_>>().join(", ");
+    Failure::usage(format!("the topology has no host {host}")).hint(format!("it has {names}"))
 }
 
 /// Whether every duty that these hosts can fill is taken.

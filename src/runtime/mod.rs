@@ -9,6 +9,7 @@
 //! the driver; one keeper for each peer that we dial ([`links`]); one listener for each peer that dials us
 //! ([`inbound`]); one for each client and each live feed ([`clients`]); the watcher of siblings; the signals.
 
+mod backup;
 mod clients;
 mod clock;
 mod driver;
@@ -26,4 +27,10 @@ pub mod supervise;
 mod testing;
 mod writer;
 
+pub use backup::{
+    BackupError, BackupPlace, BackupSummary, Blame, create_backup, hosts_here, restore_backup, verify_backup,
+};
 pub use process::{NodeOptions, RunError, living_processes, run_node};
+
+/// What a backup says of itself.
+pub use crate::store::BackupHead;

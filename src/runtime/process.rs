@@ -287,7 +287,7 @@ fn random() -> Result<u64, RunError> {
     Ok(u64::from_be_bytes(bytes))
 }
 
-/// The run file of a process, for those that must know whether a host is down (`backup restore`).
+/// The processes of a host that live, by their run files, for those that must know whether it is down (`backup restore`).
 pub fn living_processes(topology: &Topology, base: &Path, host: HostId) -> Vec<(ProcessId, u32)> {
     let data = base.join(&topology.data);
     let of_host = topology.host(host).map(|host| host.processes.as_slice()).unwrap_or_default();

@@ -20,14 +20,32 @@ pub(super) fn row_hash(table: Table, key: &[u8], value: &[u8]) -> u128 {
 
 /// Computes the digest from all rows: what the running sum must equal.
 pub fn digest_of(rows: &dyn Rows) -> Digest {
-    let mut sum = 0_u128;
+    let mut sum = DigestSum::default();
     for table in Table::ALL.into_iter().filter(|table| table.merged()) {
         rows.ascend(table, &[], &[], &mut |key, value| {
-            sum = sum.wrapping_add(row_hash(table, key, value));
+            sum.add(table, key, value);
             Walk::On
         });
     }
-    Digest(sum)
+    sum.digest()
+}
+
+/// The digest of rows that come one by one, in any order.
+#[derive(Debug, Default)]
+pub struct DigestSum(u128);
+
+impl DigestSum {
+    /// Adds a row; one that the digest does not cover changes nothing.
+    pub fn add(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        if table.merged() {
+            self.0 = self.0.wrapping_add(row_hash(table, key, value));
+        }
+    }
+
+    /// The digest of all rows so far.
+    pub fn digest(&self) -> Digest {
+        Digest(self.0)
+    }
 }
 
 /// A view whose changes to merged tables are summed up.

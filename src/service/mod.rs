@@ -29,4 +29,4 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use digested::digest_of;
+pub use digested::{DigestSum, digest_of};

@@ -7,6 +7,7 @@
 //! transaction (by [`crate::service::ledger`], which a store only runs); a reader sees one committed state and never
 //! what no sync has covered. What the rows mean, a store does not know.
 
+mod backup;
 mod faulty;
 mod lmdb;
 mod memory;
@@ -14,6 +15,9 @@ mod memory;
 mod suite;
 mod tables;
 
+pub use backup::{
+    BackupFault, BackupHead, BackupReader, MakeError, Next, RestoreError, Visit, restore_rows, write_backup,
+};
 pub use faulty::{DiskState, FaultyStore, Room, UnsyncedBatch};
 pub use lmdb::{LmdbStore, StoreIdentity};
 pub use memory::MemoryStore;

@@ -8,6 +8,7 @@
 #![expect(clippy::expect_used, reason = "test code: what fails here fails the test")]
 #![expect(clippy::panic, reason = "test code: what fails here fails the test")]
 
+mod backups;
 mod crowd;
 mod differences;
 mod drill;

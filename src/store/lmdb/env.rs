@@ -19,7 +19,7 @@ use crate::service::rows::Table;
 use crate::store::OpenError;
 
 /// The disk format that this version writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+pub(in crate::store) const FORMAT: u32 = 1;
 /// Reader slots: as many as reads may run at once on a host; a slot costs 64 bytes of `lock.mdb`.
 const READERS_MAX: u32 = 4_096;
 /// A slot is a cache line, and the header in front of them takes less than a page. LMDB makes of a larger file as many
@@ -121,18 +121,46 @@ impl From<heed::Error> for Trouble {
     }
 }
 
+/// What is done where there is no store yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// One is made.
+    Fill,
+    /// It is refused, and the folder stays as it is.
+    Refuse,
+}
+
+/// Whether a host's data folder holds a store. Only the names are looked at.
+pub(super) fn is_there(folder: &Path) -> bool {
+    let place = folder.join(SUBFOLDER);
+    [Files::DATA, Files::LOCK].iter().all(|file| place.join(file).is_file())
+}
+
 /// One opening of one folder.
 struct Opening<'a> {
     folder: &'a Path,
     identity: &'a StoreIdentity,
+    absence: Absence,
 }
 
-/// Opens a data folder, and makes it if it is not there.
-pub(super) fn open(folder: &Path, identity: &StoreIdentity, map_bytes: usize) -> Result<Opened, OpenError> {
-    let opening = Opening { folder, identity };
+/// Opens a data folder, and makes it if it is not there, unless that is refused.
+pub(super) fn open(
+    folder: &Path,
+    identity: &StoreIdentity,
+    map_bytes: usize,
+    absence: Absence,
+) -> Result<Opened, OpenError> {
+    let opening = Opening { folder, identity, absence };
     let place = folder.join(SUBFOLDER);
-    DirBuilder::new().recursive(true).mode(0o700).create(&place).map_err(|error| opening.unusable(error))?;
-    lay_lock_file(&place).map_err(|error| opening.unusable(error))?;
+    match absence {
+        Absence::Fill => {
+            DirBuilder::new().recursive(true).mode(0o700).create(&place).map_err(|error| opening.unusable(error))?;
+            lay_lock_file(&place).map_err(|error| opening.unusable(error))?;
+        }
+        // LMDB itself would make the files.
+        Absence::Refuse if !is_there(folder) => return Err(opening.unusable("there is no store in it")),
+        Absence::Refuse => {}
+    }
     let env = map(&place, map_bytes).map_err(|error| opening.unusable(error))?;
     let dbs = opening.databases(&env).map_err(|trouble| match trouble {
         Trouble::Heed(error) => opening.unusable(error),
@@ -201,7 +229,10 @@ impl Opening<'_> {
         })?;
         match found {
             CommitOrAbort::Commit(dbs) => Ok(dbs),
-            CommitOrAbort::Abort(()) => self.create(env),
+            CommitOrAbort::Abort(()) => match self.absence {
+                Absence::Fill => self.create(env),
+                Absence::Refuse => Err(Trouble::Open(self.unusable("its store holds nothing yet"))),
+            },
         }
     }
 

@@ -11,12 +11,14 @@ mod rows;
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use heed::MdbError;
 use rustix::io::Errno;
 
+pub(super) use env::FORMAT;
 pub use env::StoreIdentity;
-use env::{Files, StoreEnv};
+use env::{Absence, Files, StoreEnv};
 use rows::{Change, Dbs, Fault, Kept, View};
 
 use super::{OpenError, Store, StoreError};
@@ -35,6 +37,8 @@ pub struct LmdbStore {
     dbs: Dbs,
     files: Files,
     failed: OnceLock<String>,
+    /// The store's size when dead readers were last looked for.
+    cleared_at: AtomicU64,
 }
 
 impl std::fmt::Debug for LmdbStore {
@@ -51,8 +55,21 @@ impl LmdbStore {
 
     /// Opens with a map of this size: the store is full when the map is.
     pub(super) fn open_sized(folder: &Path, identity: &StoreIdentity, map_bytes: usize) -> Result<Self, OpenError> {
-        let env::Opened { env, dbs, files } = env::open(folder, identity, map_bytes)?;
-        Ok(Self { env, dbs, files, failed: OnceLock::new() })
+        Ok(Self::of(env::open(folder, identity, map_bytes, Absence::Fill)?))
+    }
+
+    /// Opens the store of a host whose processes may run, to read it: makes nothing, and takes no write lock.
+    pub fn open_as_it_is(folder: &Path, identity: &StoreIdentity) -> Result<Self, OpenError> {
+        Ok(Self::of(env::open(folder, identity, limits::STORE_BYTES_MAX, Absence::Refuse)?))
+    }
+
+    /// Whether a host's data folder holds a store.
+    pub fn is_there(folder: &Path) -> bool {
+        env::is_there(folder)
+    }
+
+    fn of(env::Opened { env, dbs, files }: env::Opened) -> Self {
+        Self { env, dbs, files, failed: OnceLock::new(), cleared_at: AtomicU64::new(0) }
     }
 
     /// Runs a batch in a write transaction, for which it waits without a limit. Also tells the bytes on disk.
@@ -80,7 +97,17 @@ impl LmdbStore {
         let value = outcome?;
         txn.commit().map_err(|error| self.sort(error))?;
         let bytes = self.files.check().map_err(StoreError::Failed)?;
+        self.on_size(bytes);
         Ok((value, bytes))
+    }
+
+    /// A reader that is no process of the host, such as a backup, may have been killed: nobody tells of its death, and
+    /// its slot would keep every page that was freed since from being used again.
+    fn on_size(&self, bytes: u64) {
+        if bytes.saturating_sub(self.cleared_at.load(Ordering::Relaxed)) > limits::STALE_GROWTH_MAX {
+            self.sibling_died();
+            self.cleared_at.store(bytes, Ordering::Relaxed);
+        }
     }
 
     /// A failure ends all writes through this handle; a fence or a full disk does not.

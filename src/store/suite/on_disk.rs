@@ -269,6 +269,19 @@ fn child_that_holds_the_lock() {
     drop(hold);
 }
 
+/// Not a test: a process that is in the midst of a read, and waits to be killed.
+#[test]
+#[ignore = "run by other tests, as their child"]
+fn child_that_reads() {
+    let Some(folder) = std::env::var_os(CHILD_FOLDER) else { return };
+    let store = LmdbStore::open_as_it_is(Path::new(&folder), &identity()).unwrap();
+    let reading = store.read(&mut |_| {
+        println!("\n{CHILD_MARK}0");
+        std::thread::sleep(Duration::from_secs(60));
+    });
+    drop(reading);
+}
+
 /// Starts a child and waits until it has reported a number at least this high.
 fn start_child(name: &str, folder: &Path, reached: u64) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -344,4 +357,29 @@ fn a_held_write_lock_keeps_nobody_from_opening_and_reading() {
         writer.join().unwrap().unwrap();
     });
     assert_eq!(store.all(Table::Users), [(b"next".to_vec(), b"1".to_vec())]);
+}
+
+#[test]
+fn a_killed_reader_of_whom_nobody_tells_does_not_keep_pages_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LmdbStore::open(folder.path(), &identity()).unwrap();
+    let value = vec![7; 1 << 20];
+    store.put(Table::Posts, &[(b"a", &value)]).unwrap();
+    let (mut child, _out) = start_child("child_that_reads", folder.path(), 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let size = || std::fs::metadata(folder.path().join("store/data.mdb")).unwrap().len();
+    for _ in 0..64 {
+        store.put(Table::Posts, &[(b"a", &value)]).unwrap();
+    }
+    assert!(size() < crate::limits::STALE_GROWTH_MAX + (8 << 20), "{}", size());
+}
+
+#[test]
+fn where_there_is_no_store_none_is_made_for_a_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = folder.path().join("host");
+    let outcome = LmdbStore::open_as_it_is(&host, &identity());
+    assert!(matches!(outcome, Err(OpenError::Unusable { .. })), "{outcome:?}");
+    assert!(!host.exists());
 }
