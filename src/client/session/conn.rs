@@ -395,6 +395,17 @@ impl Session {
         if self.server == Some(id) && !self.feeds.is_empty() { Feeds::Some } else { Feeds::None }
     }
 
+    /// The director calls the server's host down. Feeds ask nothing, and would notice that it is right a second later: so
+    /// the server is asked for a sign of life.
+    pub(super) fn probe_if_called_down(&mut self, at: Instant, out: &mut Outputs) {
+        let Some(id) = self.server.filter(|id| self.feeds_on(*id) == Feeds::Some) else { return };
+        let Some(conn) = self.conns.get(&id).filter(|conn| conn.under_way.is_empty()) else { return };
+        let hosts = self.assignment.iter().flat_map(|assignment| &assignment.hosts);
+        if hosts.filter(|one| one.serving.is_none()).any(|one| Some(one.host) == conn.host()) {
+            self.probe(at, id, out);
+        }
+    }
+
     /// Looks at every silence that has lasted.
     pub(super) fn watch_connections(&mut self, at: Instant, out: &mut Outputs) {
         let due: Vec<_> = self

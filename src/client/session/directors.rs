@@ -275,6 +275,7 @@ impl Session {
         tracing::trace!(at = at.as_micros(), hosts = assignment.hosts.len(), "a new assignment");
         self.assignment = Some(assignment);
         self.picture = Picture::Changed;
+        self.probe_if_called_down(at, out);
         self.answer_assigns(out);
     }
 

@@ -101,3 +101,13 @@ fn who_has_nowhere_to_go_asks_those_that_are_called_down() {
         }
     }
 }
+
+#[test]
+fn a_feeds_server_whose_host_is_called_down_is_probed_at_once() {
+    let mut rig = Rig::served(|_| {});
+    rig.input(Input::FeedWant { feed: FeedKey(9), since: Vector::new() });
+    let alive = ask(2, 1, Token::default(), RequestBody::WhoAmI);
+    assert_eq!(rig.frame(1, ServerFrame::Assigned(super::cut_off())), [alive]);
+    let out = rig.due();
+    assert_eq!((rig.ms, out.contains(&dial(4, "W8"))), (150, true), "{out:?}");
+}
