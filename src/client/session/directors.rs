@@ -81,7 +81,7 @@ impl Session {
             one.serving.is_none()
                 && !refusing.contains(&one.host)
                 && !self.opinions.contains_key(&one.host)
-                && self.config.via.is_none_or(|via| via == one.host)
+                && self.may_use(one.host)
         });
         let (hosts, queues): (Vec<_>, Vec<_>) = down.map(|one| (one.host, &one.processes)).unzip();
         let queue: VecDeque<_> =

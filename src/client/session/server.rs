@@ -169,13 +169,21 @@ impl Session {
         self.server.filter(|id| self.is_good(*id))
     }
 
+    /// Whether the caller lets this host be used.
+    pub(super) fn may_use(&self, host: HostId) -> bool {
+        self.config.via.is_none_or(|via| via == host)
+    }
+
     /// Whether requests may go here, and nowhere better.
     fn is_good(&self, id: ConnId) -> bool {
         let Some(conn) = self.conns.get(&id) else { return false };
         let Some(host) = conn.host() else { return false };
         let serves = self.beliefs.get(&host).is_none_or(|belief| belief.serving.is_none_or(|p| p == conn.process));
-        let asked_for = self.config.via.is_none_or(|via| via == host);
-        conn.is_trusted() && serves && asked_for && !self.is_avoided(conn.process) && self.is_ready_enough(host, conn)
+        conn.is_trusted()
+            && serves
+            && self.may_use(host)
+            && !self.is_avoided(conn.process)
+            && self.is_ready_enough(host, conn)
     }
 
     /// Whether clients may go to this host, or could not go anywhere better. A director that knows of no primary there may
@@ -212,7 +220,7 @@ impl Session {
             .hosts
             .iter()
             .enumerate()
-            .filter(|(_, host)| self.config.via.is_none_or(|via| via == host.host))
+            .filter(|(_, host)| self.may_use(host.host))
             .filter_map(|(index, host)| {
                 let process = self.primary_of(host.host)?;
                 Some((rank(index, host.host, host.ready, process), process))
@@ -227,7 +235,7 @@ impl Session {
             assignment.hosts.iter().any(|other| {
                 other.ready
                     && !refusing.contains(&other.host)
-                    && self.config.via.is_none_or(|via| via == other.host)
+                    && self.may_use(other.host)
                     && self.beliefs.get(&other.host).is_some_and(|belief| belief.serving.is_some())
             })
         })
