@@ -22,13 +22,11 @@ use super::clock::Clock;
 use super::process::living_processes;
 use crate::id::HostId;
 use crate::store::{
-    BackupFault, BackupHead, BackupReader, LmdbStore, MakeError, Next, RestoreError, StoreIdentity, restore_rows,
-    write_backup,
+    BackupFault, BackupHead, BackupReader, LmdbStore, MakeError, Next, RestoreError, SUBFOLDER, StoreIdentity,
+    restore_rows, write_backup,
 };
 use crate::topology::Topology;
 
-/// Where the store lies below a host's data folder.
-const STORE: &str = "store";
 /// Bytes that are read or written at once.
 const BUFFER_BYTES: usize = 1 << 16;
 
@@ -283,7 +281,7 @@ pub fn restore_backup(
     let folder = place.folder();
     let failed = |error: &io::Error| BackupError::io(&folder, error);
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| failed(&error))?;
-    let filling = Unnamed::folder_beside(&folder.join(STORE))?;
+    let filling = Unnamed::folder_beside(&folder.join(SUBFOLDER))?;
     restore_rows(&filling.path, open(path, path)?, &|| !cancel.is_cancelled()).map_err(|error| match error {
         RestoreError::Backup(fault) => BackupError::fault(path, &fault),
         RestoreError::Open(error) => BackupError::machine(error.to_string(), "check the folder, and who owns it"),
@@ -295,7 +293,7 @@ pub fn restore_backup(
     })?;
     // A process that was started meanwhile has made a store, and then there is no room for this one.
     refuse_living(place)?;
-    let placed = fs::rename(filling.path.join(STORE), folder.join(STORE));
+    let placed = fs::rename(filling.path.join(SUBFOLDER), folder.join(SUBFOLDER));
     let placed =
         placed.and_then(|()| File::open(&folder)?.sync_all()).and_then(|()| File::open(parent(&folder))?.sync_all());
     placed.map_err(|error| match error.kind() == ErrorKind::DirectoryNotEmpty {
@@ -332,7 +330,7 @@ fn store_there(folder: &Path) -> BackupError {
 
 fn refuse_store(place: &BackupPlace) -> Result<(), BackupError> {
     let folder = place.folder();
-    match fs::read_dir(folder.join(STORE)).map(|mut found| found.next().is_some()) {
+    match fs::read_dir(folder.join(SUBFOLDER)).map(|mut found| found.next().is_some()) {
         Ok(false) => Ok(()),
         Ok(true) => Err(store_there(&folder)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

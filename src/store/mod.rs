@@ -19,6 +19,7 @@ pub use backup::{
     BackupFault, BackupHead, BackupReader, MakeError, Next, RestoreError, Visit, restore_rows, write_backup,
 };
 pub use faulty::{DiskState, FaultyStore, Room, UnsyncedBatch};
+pub(crate) use lmdb::SUBFOLDER;
 pub use lmdb::{LmdbStore, StoreIdentity};
 pub use memory::MemoryStore;
 

@@ -117,7 +117,7 @@ fn a_restore_refuses_what_would_harm_and_then_fills_the_empty_place() {
     assert_eq!(names(&place.folder()), ["run"]);
 
     // A store that was emptied is none.
-    fs::create_dir(place.folder().join(STORE)).unwrap();
+    fs::create_dir(place.folder().join(SUBFOLDER)).unwrap();
     assert_eq!(restore().unwrap(), made);
     assert_eq!(names(&place.folder()), ["run", "store"]);
     assert!(LmdbStore::open_as_it_is(&place.folder(), &place.identity()).is_ok());

@@ -28,7 +28,7 @@ const LOCK_FILE_BYTES: usize = 64 * (READERS_MAX as usize) + 4_096;
 /// Named databases that may be open; above what this format has, so that a later one can add some.
 const DATABASES_MAX: u32 = 32;
 /// Where the environment lies below the data folder.
-const SUBFOLDER: &str = "store";
+pub(crate) const SUBFOLDER: &str = "store";
 
 const IDENTITY: &str = "identity";
 const KEY_FORMAT: &[u8] = b"format";

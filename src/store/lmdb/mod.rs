@@ -17,6 +17,7 @@ use heed::MdbError;
 use rustix::io::Errno;
 
 pub(super) use env::FORMAT;
+pub(crate) use env::SUBFOLDER;
 pub use env::StoreIdentity;
 use env::{Absence, Files, StoreEnv};
 use rows::{Change, Dbs, Fault, Kept, View};
