@@ -278,7 +278,7 @@ impl Follower {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 _ = over.changed() => return,
             }
-            let person = usize::try_from(random.next_u32()).unwrap_or(0) % posters.max(1);
+            let person = anybody(&mut random, posters);
             let before = known.of(person);
             let shown = self.readings.newest(&self.session, &self.name, person).await;
             lacks |= lacks_something(&mut notices);
@@ -300,7 +300,7 @@ impl Follower {
                 () = tokio::time::sleep(TRAVEL_EVERY) => {}
                 _ = over.changed() => return,
             }
-            let person = usize::try_from(random.next_u32()).unwrap_or(0) % posters.max(1);
+            let person = anybody(&mut random, posters);
             // What is known is in the token, which is looked at later.
             let Some(known) = known.of(person) else { continue };
             match self.traveller.look(nth, self.session.token(), name(person), LOOK_POSTS).await {
@@ -313,6 +313,11 @@ impl Follower {
             }
         }
     }
+}
+
+/// One of those who post.
+fn anybody(random: &mut ChaCha8Rng, posters: usize) -> usize {
+    usize::try_from(random.next_u32()).unwrap_or(0) % posters.max(1)
 }
 
 /// Whether a session was told meanwhile that something it has seen is in nobody's reach.
