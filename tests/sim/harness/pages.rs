@@ -27,6 +27,9 @@ pub(crate) fn dice_of(options: &Options, person: u64) -> Option<Dice> {
 impl World {
     /// A page instead of a timeline, perhaps: the next one, or the first one of somebody else.
     pub(crate) fn draw_page(&mut self, person: usize) -> Want {
+        if self.people[person].pages.is_none() {
+            return Want::Timeline;
+        }
         let joined = self.history.people[person].joined.keys().copied();
         let named = joined.chain([person]).filter(|author| !self.history.shares_name(*author));
         let authors: Vec<usize> = named.collect();

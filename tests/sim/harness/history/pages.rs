@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use gaggle::id::{RequestId, Vector};
 use gaggle::service::query::ShownPost;
 
-use super::{Asked, Extent, History, Promise, Verdict, never};
+use super::{Asked, Extent, History, PostFacts, Promise, Verdict, never};
 
 /// Posts that a page may hold.
 pub(crate) const PAGE_POSTS: usize = 3;
@@ -49,12 +49,13 @@ impl History {
                 format!("a page of person{person} from {:?} has {post:?} again", walk.cursor)
             })?;
         }
+        let at_the_end = extent == Extent::All && posts.len() < PAGE_POSTS;
         let passed = |id: &RequestId| walk.told.contains(id) || posts.iter().any(|post| post.id == *id);
-        let passed_over = self.posts.iter().find(|(id, facts)| {
+        let passed_over = |(id, facts): &(&RequestId, &PostFacts)| {
             let known = || facts.entries.keys().any(|entry| self.names(&asked.token.vector, *entry));
             facts.author == of && !passed(id) && known() && !self.trimmed(id)
-        });
-        if let (Some((id, _)), true) = (passed_over, extent == Extent::All && posts.len() < PAGE_POSTS) {
+        };
+        if at_the_end && let Some((id, _)) = self.posts.iter().find(passed_over) {
             let token = &asked.token;
             let what = || {
                 format!("person{person} comes to the end of person{of}'s posts without {id:?}, asked with {token:?}")
